@@ -1,0 +1,1 @@
+"""What is owed, and the proof: bill runs, invoices, documents and the ledger."""

@@ -1,0 +1,21 @@
+"""One machine, one person: readable errors, mails as files, the embedded database."""
+
+import os
+
+from config.database_url import connection_settings
+from config.embedded_postgres import embedded_url
+from config.settings.base import *  # noqa: F403 -- how Django settings extend one another
+from config.settings.base import DATA_FOLDER
+
+DEBUG = True
+# Only ever used on a developer's own machine; production has no default and refuses to start without one.
+SECRET_KEY = "local-only-not-a-secret"  # noqa: S105
+ALLOWED_HOSTS = ["127.0.0.1", "localhost", "[::1]"]
+
+DATABASES = {
+    "default": connection_settings(os.environ.get("DATABASE_URL") or embedded_url(DATA_FOLDER / "postgres")),
+}
+EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
+EMAIL_FILE_PATH = DATA_FOLDER / "mail"
+DEFAULT_FROM_EMAIL = "billing@countinghouse.example"
+MEDIA_ROOT = DATA_FOLDER / "media"

@@ -1,0 +1,18 @@
+"""Tests: local, with fast passwords, mails kept in memory and a database of one's own."""
+
+import os
+
+from config.settings.local import *  # noqa: F403 -- how Django settings extend one another
+from config.settings.local import DATABASES, REST_FRAMEWORK
+
+DEBUG = False
+ALLOWED_HOSTS = ["127.0.0.1", "localhost", "testserver"]
+DATABASES["default"]["TEST"] = {"NAME": os.environ.get("COUNTINGHOUSE_TEST_DB", "test_countinghouse")}
+
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
+REST_FRAMEWORK = {**REST_FRAMEWORK, "TEST_REQUEST_DEFAULT_FORMAT": "json"}
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}

@@ -1,0 +1,1 @@
+"""How much: meters, usage events counted once, and what they add up to."""

@@ -1,0 +1,1 @@
+"""What it costs: products, price books, contracts, and the rating of usage."""
