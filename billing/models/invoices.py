@@ -1,0 +1,178 @@
+"""Invoices and their lines, and the series that number them."""
+
+from __future__ import annotations
+
+from django.contrib.postgres.fields import DateTimeRangeField
+from django.db import models
+from django.db.models import F, Q
+
+from accounts.models import CURRENCY_CODE, Customer, LegalEntity, history
+from billing.models.runs import BillRun
+from pricing.models import Contract, Price, Product
+
+
+class InvoiceSeries(models.Model):
+    """A gapless run of invoice numbers of one legal entity and year.
+
+    The counter row is updated in the transaction that issues, so a rollback gives the number back.
+    """
+
+    legal_entity = models.ForeignKey(LegalEntity, on_delete=models.PROTECT, related_name="invoice_series")
+    prefix = models.CharField(max_length=20)
+    year = models.PositiveSmallIntegerField()
+    next_number = models.PositiveIntegerField(default=1)
+    last_issued_on = models.DateField(null=True)
+
+    history = history()
+
+    class Meta:
+        ordering = ("legal_entity", "-year")
+        verbose_name_plural = "invoice series"
+        constraints = (
+            models.UniqueConstraint(fields=["legal_entity", "year"], name="legal_entity_has_one_series_per_year"),
+            models.UniqueConstraint(fields=["prefix", "year"], name="invoice_series_prefix_is_unique_per_year"),
+            models.CheckConstraint(condition=Q(next_number__gte=1), name="invoice_series_starts_at_one"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.prefix}-{self.year}"
+
+
+class Invoice(models.Model):
+    """What one customer owes for one billing period; frozen once issued.
+
+    Amounts are exact to the currency's minor unit. `seller` and `buyer` are copied at issue, so that a document never
+    follows a later change of address. Paid and overdue are derived, never stored.
+    """
+
+    class Kind(models.TextChoices):
+        REGULAR = "regular", "Regular"
+
+    class Status(models.TextChoices):
+        DRAFT = "draft", "Draft"
+        IN_REVIEW = "in_review", "In review"
+        APPROVED = "approved", "Approved"
+        ISSUED = "issued", "Issued"
+        VOID = "void", "Void"
+
+    legal_entity = models.ForeignKey(LegalEntity, on_delete=models.PROTECT, related_name="invoices")
+    customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="invoices")
+    contract = models.ForeignKey(Contract, on_delete=models.PROTECT, related_name="invoices")
+    bill_run = models.ForeignKey(BillRun, on_delete=models.PROTECT, related_name="invoices")
+    kind = models.CharField(max_length=20, choices=Kind, default=Kind.REGULAR)
+    status = models.CharField(max_length=20, choices=Status, default=Status.DRAFT)
+    currency = models.CharField(max_length=3, validators=[CURRENCY_CODE])
+    period = DateTimeRangeField("billing period")
+    time_zone = models.CharField(max_length=64)
+    net_amount = models.DecimalField()
+    tax_name = models.CharField(max_length=40)
+    tax_rate = models.DecimalField(max_digits=7, decimal_places=4)
+    tax_note = models.CharField(max_length=200, blank=True)
+    tax_amount = models.DecimalField()
+    total_amount = models.DecimalField()
+    usage_watermark = models.TextField("database snapshot whose usage it bills", blank=True)
+    issue_problem = models.TextField("why it could not be issued", blank=True)
+    created_at = models.DateTimeField()
+
+    series = models.ForeignKey(InvoiceSeries, on_delete=models.PROTECT, null=True, related_name="invoices")
+    sequence = models.PositiveIntegerField(null=True)
+    number = models.CharField(max_length=40, null=True)  # noqa: DJ001 - null until issued, unique after
+    issued_at = models.DateTimeField(null=True)
+    issued_on = models.DateField(null=True)
+    due_on = models.DateField(null=True)
+    seller = models.JSONField(null=True)
+    buyer = models.JSONField(null=True)
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = (
+            models.UniqueConstraint(
+                fields=["contract", "period", "kind"],
+                condition=~Q(status="void"),
+                name="contract_period_is_billed_once",
+            ),
+            models.UniqueConstraint(fields=["series", "sequence"], name="invoice_sequence_is_unique_per_series"),
+            models.UniqueConstraint(fields=["number"], name="invoice_number_is_unique"),
+            models.UniqueConstraint(fields=["id", "currency"], name="invoice_currency_can_be_referenced"),
+            models.CheckConstraint(
+                condition=Q(status__in=["draft", "in_review", "approved", "issued", "void"]),
+                name="invoice_status_is_known",
+            ),
+            models.CheckConstraint(condition=Q(kind__in=["regular"]), name="invoice_kind_is_known"),
+            models.CheckConstraint(
+                condition=Q(total_amount=F("net_amount") + F("tax_amount")),
+                name="invoice_total_is_net_plus_tax",
+            ),
+            models.CheckConstraint(
+                condition=(
+                    Q(status="issued")
+                    & Q(series__isnull=False)
+                    & Q(sequence__isnull=False)
+                    & Q(number__isnull=False)
+                    & Q(issued_at__isnull=False)
+                    & Q(issued_on__isnull=False)
+                    & Q(due_on__isnull=False)
+                    & Q(seller__isnull=False)
+                    & Q(buyer__isnull=False)
+                )
+                | (~Q(status="issued") & Q(series__isnull=True) & Q(sequence__isnull=True) & Q(number__isnull=True)),
+                name="only_issued_invoices_have_a_number",
+            ),
+        )
+        indexes = (
+            models.Index(fields=["customer", "-id"], name="invoice_by_customer"),
+            models.Index(fields=["bill_run", "status", "id"], name="invoice_by_run"),
+        )
+
+    def __str__(self) -> str:
+        return self.number or f"draft {self.pk}"
+
+
+class InvoiceLine(models.Model):
+    """One charge: what, when, how much, at which price, and how the amount came about.
+
+    `exact_amount` is the rated amount before the one rounding to `amount`. `usage_digest` is over the hours that it
+    bills, so that the line can be recomputed and compared.
+    """
+
+    class Kind(models.TextChoices):
+        USAGE = "usage", "Usage"
+        FEE = "fee", "Fee"
+        LATE_USAGE = "late_usage", "Late usage of an earlier period"
+
+    invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="lines")
+    currency = models.CharField(max_length=3)
+    position = models.PositiveIntegerField()
+    kind = models.CharField(max_length=20, choices=Kind)
+    product = models.ForeignKey(Product, on_delete=models.PROTECT, related_name="+")
+    price = models.ForeignKey(Price, on_delete=models.PROTECT, related_name="invoice_lines")
+    group = models.CharField(max_length=120)
+    description = models.CharField(max_length=254)
+    unit = models.CharField(max_length=60)
+    service_period = DateTimeRangeField()
+    quantity = models.DecimalField()
+    quantity_before = models.DecimalField(default=0)
+    exact_amount = models.DecimalField()
+    amount = models.DecimalField()
+    steps = models.JSONField(default=list)
+    series_ids = models.JSONField("usage series it bills", default=list)
+    event_count = models.BigIntegerField(default=0)
+    usage_digest = models.BinaryField(max_length=32, null=True)
+
+    class Meta:
+        ordering = ("invoice", "position")
+        constraints = (
+            models.UniqueConstraint(fields=["invoice", "position"], name="invoice_line_position_is_unique"),
+            models.CheckConstraint(
+                condition=Q(kind__in=["usage", "fee", "late_usage"]),
+                name="invoice_line_kind_is_known",
+            ),
+            models.CheckConstraint(condition=Q(event_count__gte=0), name="invoice_line_event_count_is_not_negative"),
+            models.CheckConstraint(
+                condition=Q(kind="fee") | Q(usage_digest__isnull=False),
+                name="usage_line_has_a_digest",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.description}: {self.amount} {self.currency}"

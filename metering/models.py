@@ -1,0 +1,298 @@
+"""Meters, subjects, and usage: identities, events, deltas, hours, quarantine and refusals.
+
+Usage tables carry `customer_id` in front and no foreign keys, so that the same SQL runs on a distributed Postgres.
+"""
+
+from __future__ import annotations
+
+from django.contrib.postgres.constraints import ExclusionConstraint
+from django.contrib.postgres.fields import ArrayField, DateTimeRangeField, RangeOperators
+from django.db import models
+from django.db.models import F, Func, Q, Value
+from django.db.models.expressions import RawSQL
+
+from accounts.models import Customer, User, history
+
+
+class Meter(models.Model):
+    """How events of one type become a quantity."""
+
+    class Aggregation(models.TextChoices):
+        SUM = "sum", "Sum of a value"
+        COUNT = "count", "Number of events"
+
+    code = models.SlugField(max_length=80)
+    name = models.CharField(max_length=150)
+    event_type = models.CharField(max_length=200, db_index=True)
+    aggregation = models.CharField(max_length=20, choices=Aggregation)
+    value_path = models.CharField("name of the value in the event's data", max_length=200, blank=True)
+    event_filter = models.JSONField("only events whose data holds", default=dict, blank=True)
+    unit = models.CharField(max_length=60)
+    dimensions = ArrayField(models.CharField(max_length=80), default=list, blank=True)
+    is_active = models.BooleanField("active", default=True)
+
+    history = history()
+
+    class Meta:
+        ordering = ("name",)
+        constraints = (
+            models.UniqueConstraint(fields=["code"], name="meter_code_is_unique"),
+            models.CheckConstraint(condition=Q(aggregation__in=["sum", "count"]), name="meter_aggregation_is_known"),
+            models.CheckConstraint(
+                condition=(Q(aggregation="count") & Q(value_path="")) | (~Q(aggregation="count") & ~Q(value_path="")),
+                name="meter_has_a_value_unless_it_counts",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Subject(models.Model):
+    """The name under which usage arrives: a project, an organisation, a device."""
+
+    name = models.CharField(max_length=200)
+
+    class Meta:
+        ordering = ("name",)
+        constraints = (models.UniqueConstraint(fields=["name"], name="subject_name_is_unique"),)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class SubjectAssignment(models.Model):
+    """A subject belongs to a customer for a period of time `[start, end)`."""
+
+    subject = models.ForeignKey(Subject, on_delete=models.PROTECT, related_name="assignments")
+    customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="subject_assignments")
+    valid_during = DateTimeRangeField()
+
+    history = history()
+
+    class Meta:
+        ordering = ("subject", "valid_during")
+        constraints = (
+            ExclusionConstraint(
+                name="subject_belongs_to_one_customer_at_a_time",
+                expressions=[
+                    (Func(F("subject"), F("subject"), Value("[]"), function="int8range"), RangeOperators.OVERLAPS),
+                    ("valid_during", RangeOperators.OVERLAPS),
+                ],
+            ),
+            models.CheckConstraint(
+                condition=Q(valid_during__isempty=False),
+                name="subject_assignment_lasts_some_time",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.subject} → {self.customer}"
+
+
+class UsageBatch(models.Model):
+    """One accepted call of the ingestion function: who sent it, through which door, and what became of it.
+
+    `transaction_id` is the writing transaction (xid8 as bigint), so that a bill can say with a snapshot exactly which
+    batches it saw, whatever order they committed in.
+    """
+
+    class Door(models.TextChoices):
+        API = "api", "API"
+        FILE = "file", "File"
+        QUARANTINE = "quarantine", "Released from quarantine"
+
+    door = models.CharField(max_length=20, choices=Door)
+    origin = models.CharField("file name or request id", max_length=254, blank=True)
+    api_key_id = models.BigIntegerField(null=True)
+    actor_label = models.CharField(max_length=254)
+    received_at = models.DateTimeField(db_index=True)
+    transaction_id = models.BigIntegerField(db_default=RawSQL("(pg_current_xact_id()::text)::bigint", ()))
+    accepted = models.PositiveIntegerField()
+    duplicates = models.PositiveIntegerField()
+    quarantined = models.PositiveIntegerField()
+    rejected = models.PositiveIntegerField()
+    earliest_at = models.DateTimeField("earliest accepted event", null=True)
+
+    class Meta:
+        ordering = ("-id",)
+        verbose_name_plural = "usage batches"
+
+    def __str__(self) -> str:
+        return f"batch {self.pk} ({self.accepted} accepted)"
+
+
+class UsageIdentity(models.Model):
+    """An event's identity, counted once for ever: 128-bit BLAKE2b of source and id, with the content's hash."""
+
+    key = models.UUIDField(primary_key=True)
+    content_hash = models.BinaryField(max_length=16)
+
+    class Meta:
+        db_table = "usage_identity"
+        verbose_name_plural = "usage identities"
+
+
+class UsageSeries(models.Model):
+    """One meter of one customer with one set of dimension values."""
+
+    customer_id = models.BigIntegerField()
+    meter_id = models.BigIntegerField()
+    dimensions = models.JSONField(default=dict)
+    dimensions_key = models.UUIDField()
+
+    class Meta:
+        db_table = "usage_series"
+        verbose_name_plural = "usage series"
+        constraints = (
+            models.UniqueConstraint(
+                fields=["customer_id", "meter_id", "dimensions_key"],
+                name="usage_series_is_unique",
+            ),
+        )
+
+
+class UsageDelta(models.Model):
+    """What one batch adds to one hour of one series; append-only until the fold merges it into the hour."""
+
+    customer_id = models.BigIntegerField()
+    series_id = models.BigIntegerField()
+    hour = models.DateTimeField()
+    sum = models.DecimalField()
+    count = models.BigIntegerField()
+    min = models.DecimalField()
+    max = models.DecimalField()
+    last = models.DecimalField()
+    last_at = models.DateTimeField()
+    batch_id = models.BigIntegerField()
+
+    class Meta:
+        db_table = "usage_delta"
+        indexes = (models.Index(fields=["customer_id", "series_id", "hour"], name="usage_delta_by_series"),)
+
+
+class UsageHour(models.Model):
+    """The folded total of one hour of one series; a read adds the deltas that are not folded yet."""
+
+    pk = models.CompositePrimaryKey("customer_id", "series_id", "hour")
+    customer_id = models.BigIntegerField()
+    series_id = models.BigIntegerField()
+    hour = models.DateTimeField()
+    sum = models.DecimalField()
+    count = models.BigIntegerField()
+    min = models.DecimalField()
+    max = models.DecimalField()
+    last = models.DecimalField()
+    last_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "usage_hour"
+
+
+class UsageEvent(models.Model):
+    """One accepted event as it came; append-only, partitioned by month of `time` (the table is made by SQL)."""
+
+    pk = models.CompositePrimaryKey("customer_id", "time", "key")
+    customer_id = models.BigIntegerField()
+    time = models.DateTimeField()
+    key = models.UUIDField()
+    source = models.TextField()
+    event_id = models.TextField()
+    type = models.TextField()
+    subject = models.TextField()
+    data = models.JSONField()
+    batch_id = models.BigIntegerField()
+
+    class Meta:
+        managed = False
+        db_table = "usage_event"
+
+
+class QuarantinedEvent(models.Model):
+    """A well-formed event that cannot be counted yet, kept whole, with the reason."""
+
+    class Reason(models.TextChoices):
+        UNKNOWN_SUBJECT = "unknown_subject", "The subject belongs to no customer at that time"
+        UNKNOWN_TYPE = "unknown_type", "No meter takes this type"
+        MISSING_VALUE = "missing_value", "The value that the meter reads is missing"
+        INVALID_VALUE = "invalid_value", "The value is not a number"
+        IN_FUTURE = "in_future", "The time is in the future"
+        TOO_OLD = "too_old", "Older than the acceptance age"
+        INCONSISTENT = "inconsistent", "The record contradicts itself"
+
+    class Status(models.TextChoices):
+        OPEN = "open", "Waiting"
+        RELEASED = "released", "Released"
+        DISCARDED = "discarded", "Discarded"
+
+    key = models.UUIDField()
+    content_hash = models.BinaryField(max_length=16)
+    source = models.TextField()
+    event_id = models.TextField()
+    type = models.TextField()
+    subject = models.TextField(blank=True)
+    time = models.DateTimeField()
+    data = models.JSONField()
+    reason = models.CharField(max_length=30, choices=Reason)
+    detail = models.TextField(blank=True)
+    status = models.CharField(max_length=20, choices=Status, default=Status.OPEN)
+    first_seen_at = models.DateTimeField()
+    last_seen_at = models.DateTimeField()
+    seen_count = models.PositiveIntegerField(default=1)
+    batch_id = models.BigIntegerField()
+    closed_at = models.DateTimeField(null=True)
+    closed_by = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+")
+    closing_reason = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ("-last_seen_at", "-id")
+        constraints = (
+            models.UniqueConstraint(fields=["key"], name="quarantined_event_is_kept_once"),
+            models.CheckConstraint(
+                condition=Q(
+                    reason__in=[
+                        "unknown_subject",
+                        "unknown_type",
+                        "missing_value",
+                        "invalid_value",
+                        "in_future",
+                        "too_old",
+                        "inconsistent",
+                    ],
+                ),
+                name="quarantine_reason_is_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(status="open", closed_at__isnull=True)
+                | Q(status__in=["released", "discarded"], closed_at__isnull=False),
+                name="quarantined_event_is_open_or_closed_with_a_time",
+            ),
+        )
+        indexes = (models.Index(fields=["status", "reason", "-last_seen_at"], name="quarantine_by_status"),)
+
+
+class RefusedEvent(models.Model):
+    """An event or a file's row that was refused for good, with its position and why; append-only."""
+
+    class Reason(models.TextChoices):
+        CONFLICT = "conflict", "Same identity, other content"
+        MALFORMED = "malformed", "Not a valid event"
+        NOT_USAGE = "not_usage", "Not a usage record"
+
+    batch_id = models.BigIntegerField(db_index=True)
+    position = models.PositiveIntegerField()
+    source = models.TextField(blank=True)
+    event_id = models.TextField(blank=True)
+    reason = models.CharField(max_length=30, choices=Reason)
+    detail = models.TextField()
+    payload = models.TextField()
+    refused_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(reason__in=["conflict", "malformed", "not_usage"]),
+                name="refusal_reason_is_known",
+            ),
+        )
