@@ -4,31 +4,47 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import pgtrigger
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
 from django.contrib.postgres.fields import ArrayField
+from django.core.serializers.json import DjangoJSONEncoder
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import F, Func, Q
 from django.db.models.functions import Lower
+from django.db.models.lookups import Exact
 from simple_history.models import HistoricalRecords
 
 from accounts.access import Permission
+from accounts.request_context import current_request_id
+from accounts.triggers import append_only, refuse, refuse_truncate
+from accounts.validation import check_locale, check_time_zone
 
 CURRENCY_CODE = RegexValidator(r"^[A-Z]{3}$", "Use the three capital letters of ISO 4217, such as EUR.")
+COUNTRY_CODE = RegexValidator(r"^[A-Z]{2}$", "Use the two capital letters of ISO 3166, such as DE.")
+COUNTRY_IS_A_CODE = Q(country__regex=r"^([A-Z]{2})?$")
+
+
+def _is_sha256(field: str) -> Exact:
+    return Exact(Func(F(field), function="octet_length", output_field=models.IntegerField()), 32)
 
 
 class RequestStamp(models.Model):
     """What every history row keeps besides user and reason: the request that caused it."""
 
-    request_id = models.CharField(max_length=64, blank=True, default="")
+    request_id = models.CharField(max_length=64, blank=True, default=current_request_id)
 
     class Meta:
         abstract = True
 
 
-def history() -> HistoricalRecords:
+def history(*, excluded_fields: tuple[str, ...] = ()) -> HistoricalRecords:
     """Return the history that everything staff edit keeps: who, when, why, in which request."""
-    return HistoricalRecords(bases=[RequestStamp], history_change_reason_field=models.TextField(null=True))
+    return HistoricalRecords(
+        bases=[RequestStamp],
+        history_change_reason_field=models.TextField(null=True),
+        excluded_fields=excluded_fields,
+    )
 
 
 class UserManager(BaseUserManager["User"]):
@@ -36,10 +52,14 @@ class UserManager(BaseUserManager["User"]):
 
     def create_user(self, email: str, password: str | None = None, **fields: Any) -> User:
         """Create a user; without a password the user cannot sign in by password."""
-        user = self.model(email=self.normalize_email(email).lower(), **fields)
+        user = self.model(email=email.strip().lower(), **fields)
         user.set_password(password)
         user.save(using=self._db)
         return user
+
+    def get_by_natural_key(self, username: str | None) -> User:
+        """Return the user who signs in as this; capital letters make no difference."""
+        return self.get(email=(username or "").strip().lower())
 
     def create_superuser(self, email: str, password: str | None = None, **fields: Any) -> User:
         """Create a user who holds every permission; for the first start of an installation."""
@@ -55,8 +75,11 @@ class User(AbstractBaseUser, PermissionsMixin):
     is_active = models.BooleanField("active", default=True)
     date_joined = models.DateTimeField(auto_now_add=True)
 
+    # Not kept: a column written at each sign-in would fill the history with rows that nobody edited.
+    last_login = None
+
     objects = UserManager()
-    history = history()
+    history = history(excluded_fields=("password",))
 
     EMAIL_FIELD = "email"
     USERNAME_FIELD = "email"
@@ -65,8 +88,8 @@ class User(AbstractBaseUser, PermissionsMixin):
     class Meta:
         ordering = ("email",)
         constraints = (
-            models.UniqueConstraint(Lower("email"), name="user_email_is_unique"),
-            models.UniqueConstraint(fields=["email"], name="user_email_is_unique_as_written"),
+            models.UniqueConstraint(fields=["email"], name="user_email_is_unique"),
+            models.CheckConstraint(condition=Q(email=Lower("email")), name="user_email_is_in_lower_case"),
         )
         permissions = tuple((permission.value, permission.label) for permission in Permission)
 
@@ -82,11 +105,7 @@ class PostalAddress(models.Model):
     postal_code = models.CharField(max_length=20, blank=True)
     city = models.CharField(max_length=100, blank=True)
     region = models.CharField("state or region", max_length=100, blank=True)
-    country = models.CharField(
-        max_length=2,
-        blank=True,
-        validators=[RegexValidator(r"^[A-Z]{2}$", "Use the two capital letters of ISO 3166, such as DE.")],
-    )
+    country = models.CharField(max_length=2, blank=True, validators=[COUNTRY_CODE])
 
     class Meta:
         abstract = True
@@ -106,7 +125,7 @@ class LegalEntity(PostalAddress):
     tax_id = models.CharField("tax id", max_length=40, blank=True)
     email = models.EmailField("sender of invoices")
     currency = models.CharField(max_length=3, validators=[CURRENCY_CODE])
-    time_zone = models.CharField("billing time zone", max_length=64, default="UTC")
+    time_zone = models.CharField("billing time zone", max_length=64, default="UTC", validators=[check_time_zone])
     bank_name = models.CharField(max_length=100, blank=True)
     bank_account = models.CharField("IBAN or account", max_length=64, blank=True)
     bank_code = models.CharField("BIC or routing number", max_length=20, blank=True)
@@ -128,6 +147,7 @@ class LegalEntity(PostalAddress):
         constraints = (
             models.UniqueConstraint(fields=["code"], name="legal_entity_code_is_unique"),
             models.CheckConstraint(condition=Q(currency__regex=r"^[A-Z]{3}$"), name="legal_entity_currency_is_a_code"),
+            models.CheckConstraint(condition=COUNTRY_IS_A_CODE, name="legal_entity_country_is_a_code"),
             models.CheckConstraint(
                 condition=Q(tax_rate__gte=0) & Q(tax_rate__lte=100),
                 name="legal_entity_tax_rate_is_a_percentage",
@@ -153,7 +173,7 @@ class Customer(PostalAddress):
     tax_id = models.CharField("tax id", max_length=40, blank=True)
     tax_treatment = models.CharField(max_length=20, choices=TaxTreatment, default=TaxTreatment.STANDARD)
     payment_terms_days = models.PositiveSmallIntegerField("payment terms, days", default=30)
-    locale = models.CharField(max_length=20, default="en_US")
+    locale = models.CharField(max_length=20, default="en_US", validators=[check_locale])
     purchase_order = models.CharField("purchase order", max_length=64, blank=True)
     parent = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="children")
     is_active = models.BooleanField("active", default=True)
@@ -168,6 +188,7 @@ class Customer(PostalAddress):
             models.UniqueConstraint(fields=["id", "currency"], name="customer_currency_can_be_referenced"),
             models.UniqueConstraint(fields=["id", "legal_entity"], name="customer_legal_entity_can_be_referenced"),
             models.CheckConstraint(condition=Q(currency__regex=r"^[A-Z]{3}$"), name="customer_currency_is_a_code"),
+            models.CheckConstraint(condition=COUNTRY_IS_A_CODE, name="customer_country_is_a_code"),
             models.CheckConstraint(
                 condition=Q(tax_treatment__in=["standard", "reverse_charge", "exempt"]),
                 name="customer_tax_treatment_is_known",
@@ -232,6 +253,29 @@ class ApiKey(models.Model):
                 & Q(scopes__contained_by=["events:write", "usage:read", "invoices:read"]),
                 name="api_key_scopes_are_known",
             ),
+            models.CheckConstraint(condition=_is_sha256("secret_hash"), name="api_key_secret_is_kept_as_a_hash"),
+            models.CheckConstraint(
+                condition=Q(expires_at__isnull=True) | Q(expires_at__gt=F("created_at")),
+                name="api_key_expires_after_it_was_made",
+            ),
+        )
+        triggers = (
+            pgtrigger.ReadOnly(
+                name="api_key_only_notes_use_and_revocation",
+                exclude=["revoked_at", "last_used_at"],
+            ),
+            refuse(
+                "api_key_revocation_is_final",
+                operation=pgtrigger.Update,
+                condition=pgtrigger.Q(old__revoked_at__isnull=False)
+                & pgtrigger.Q(old__revoked_at__df=pgtrigger.F("new__revoked_at")),
+                sentence="A revoked API key stays revoked.",
+            ),
+            refuse(
+                "api_key_is_never_deleted",
+                operation=pgtrigger.Delete,
+                sentence="API keys are revoked, never deleted.",
+            ),
         )
 
     def __str__(self) -> str:
@@ -243,6 +287,7 @@ class AuditEntry(models.Model):
 
     at = models.DateTimeField(db_index=True)
     actor = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+")
+    api_key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, null=True, related_name="+")
     actor_label = models.CharField(max_length=254)
     verb = models.CharField(max_length=80, db_index=True)
     subject_type = models.CharField(max_length=80)
@@ -250,12 +295,20 @@ class AuditEntry(models.Model):
     subject_label = models.CharField(max_length=254, blank=True)
     reason = models.TextField(blank=True)
     request_id = models.CharField(max_length=64, blank=True)
-    data = models.JSONField(default=dict)
+    data = models.JSONField(default=dict, encoder=DjangoJSONEncoder)
 
     class Meta:
         ordering = ("-id",)
         verbose_name_plural = "audit entries"
+        constraints = (
+            models.CheckConstraint(condition=~Q(actor_label=""), name="audit_entry_names_its_actor"),
+            models.CheckConstraint(
+                condition=Q(verb__regex=r"^[a-z0-9_]+(\.[a-z0-9_]+)+$"),
+                name="audit_entry_verb_is_a_noun_and_what_was_done",
+            ),
+        )
         indexes = (models.Index(fields=["subject_type", "subject_id", "-id"], name="audit_by_subject"),)
+        triggers = append_only("audit_entry", sentence="Audit entries are only ever added.")
 
     def __str__(self) -> str:
         return f"{self.at:%Y-%m-%d %H:%M:%S} {self.actor_label} {self.verb} {self.subject_label}"
@@ -287,6 +340,25 @@ class ApprovalPolicy(models.Model):
         return f"{self.kind} from {self.from_amount}: {self.approvals_required} × {self.permission}"
 
 
+_ENOUGH_APPROVALS = """
+    IF (SELECT count(*) FROM accounts_approvaldecision WHERE request_id = NEW.id AND outcome = 'approve')
+        < NEW.approvals_required
+        OR EXISTS (SELECT 1 FROM accounts_approvaldecision WHERE request_id = NEW.id AND outcome = 'reject')
+    THEN
+        RAISE EXCEPTION 'An approval request is approved only with all its approvals.';
+    END IF;
+    RETURN NEW;
+"""
+# Locks the request, so that a decision cannot slip in beside the transaction that closes it.
+_REQUEST_IS_PENDING = """
+    IF (SELECT status FROM accounts_approvalrequest WHERE id = NEW.request_id FOR NO KEY UPDATE) <> 'pending'
+    THEN
+        RAISE EXCEPTION 'Only a pending approval request takes decisions.';
+    END IF;
+    RETURN NEW;
+"""
+
+
 class ApprovalRequest(models.Model):
     """A request to do one thing, the exact content it covers and the policy it fell under."""
 
@@ -300,7 +372,7 @@ class ApprovalRequest(models.Model):
     kind = models.CharField(max_length=60)
     subject_id = models.BigIntegerField()
     title = models.CharField(max_length=254)
-    summary = models.JSONField(default=dict)
+    summary = models.JSONField(default=dict, encoder=DjangoJSONEncoder)
     content_hash = models.BinaryField(max_length=32)
     amount = models.DecimalField(max_digits=24, decimal_places=4, null=True, blank=True)
     currency = models.CharField(max_length=3, blank=True)
@@ -334,8 +406,41 @@ class ApprovalRequest(models.Model):
                 condition=Q(approvals_required__gte=1),
                 name="approval_request_needs_an_approval",
             ),
+            models.CheckConstraint(condition=_is_sha256("content_hash"), name="approval_request_content_is_hashed"),
+            models.CheckConstraint(
+                condition=Q(amount__isnull=True) | Q(currency__regex=r"^[A-Z]{3}$"),
+                name="approval_request_amount_has_a_currency",
+            ),
         )
         indexes = (models.Index(fields=["kind", "subject_id"], name="approval_by_subject"),)
+        triggers = (
+            refuse(
+                "approval_request_begins_pending",
+                operation=pgtrigger.Insert,
+                condition=~pgtrigger.Q(new__status="pending"),
+                sentence="An approval request begins as pending.",
+            ),
+            refuse(
+                "approval_request_once_closed_never_changes",
+                operation=pgtrigger.Update,
+                condition=~pgtrigger.Q(old__status="pending"),
+                sentence="A closed approval request never changes.",
+            ),
+            pgtrigger.ReadOnly(name="approval_request_only_closes", exclude=["status", "closed_at"]),
+            pgtrigger.Trigger(
+                name="approval_request_has_its_approvals",
+                operation=pgtrigger.Update,
+                when=pgtrigger.Before,
+                condition=pgtrigger.Q(new__status="approved"),
+                func=_ENOUGH_APPROVALS,
+            ),
+            refuse(
+                "approval_request_is_never_deleted",
+                operation=pgtrigger.Delete,
+                sentence="Approval requests are never deleted.",
+            ),
+            refuse_truncate("approval_request_is_never_emptied", sentence="Approval requests are never deleted."),
+        )
 
     def __str__(self) -> str:
         return self.title
@@ -370,6 +475,15 @@ class ApprovalDecision(models.Model):
             models.CheckConstraint(
                 condition=Q(outcome__in=["approve", "reject"]),
                 name="approval_outcome_is_known",
+            ),
+        )
+        triggers = (
+            *append_only("approval_decision", sentence="Approval decisions are only ever added."),
+            pgtrigger.Trigger(
+                name="approval_decision_needs_a_pending_request",
+                operation=pgtrigger.Insert,
+                when=pgtrigger.Before,
+                func=_REQUEST_IS_PENDING,
             ),
         )
 
