@@ -1,15 +1,28 @@
 #!/usr/bin/env python
-"""Run one of the project's commands: `python manage.py help` lists them."""
+"""Run one of the project's commands: `python manage.py help` lists them.
+
+Without DATABASE_URL the embedded Postgres runs for as long as the command does.
+"""
 
 import os
 import sys
 
 from django.core.management import execute_from_command_line
 
+from config.database import DatabaseUnusable, database
+from config.embedded_postgres import EmbeddedPostgresFailed
+
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings.local")
-    execute_from_command_line(sys.argv)
+    if os.environ["DJANGO_SETTINGS_MODULE"] == "config.settings.production":
+        execute_from_command_line(sys.argv)
+        return
+    try:
+        with database():
+            execute_from_command_line(sys.argv)
+    except (DatabaseUnusable, EmbeddedPostgresFailed) as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Django's Postgres, from version 15 on."""
