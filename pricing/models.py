@@ -6,9 +6,11 @@ from django.contrib.postgres.constraints import ExclusionConstraint
 from django.contrib.postgres.fields import DateTimeRangeField, RangeOperators
 from django.db import models
 from django.db.models import F, Func, Q, Value
+from django.db.models.lookups import GreaterThanOrEqual
 
 from accounts.models import CURRENCY_CODE, ApprovalRequest, Customer, User, history
 from metering.models import Meter
+from pricing import triggers
 
 
 class Product(models.Model):
@@ -38,6 +40,7 @@ class Product(models.Model):
                 name="product_without_meter_has_no_filter",
             ),
         )
+        triggers = (triggers.PRICED_PRODUCT_KEEPS_ITS_USAGE,)
 
     def __str__(self) -> str:
         return self.name
@@ -59,7 +62,14 @@ class PriceBook(models.Model):
             models.UniqueConstraint(fields=["code"], name="price_book_code_is_unique"),
             models.UniqueConstraint(fields=["id", "currency"], name="price_book_currency_can_be_referenced"),
             models.CheckConstraint(condition=Q(currency__regex=r"^[A-Z]{3}$"), name="price_book_currency_is_a_code"),
+            models.CheckConstraint(
+                condition=GreaterThanOrEqual(
+                    Func(F("currency"), function="currency_exponent", output_field=models.IntegerField()), 0
+                ),
+                name="price_book_currency_is_known",
+            ),
         )
+        triggers = (triggers.PRICE_BOOK_KEEPS_ITS_CODE_AND_CURRENCY,)
 
     def __str__(self) -> str:
         return f"{self.name} ({self.currency})"
@@ -128,6 +138,26 @@ class PriceBookVersion(models.Model):
                 ),
                 name="approved_version_has_period_hash_and_approval",
             ),
+            models.CheckConstraint(
+                condition=~Q(status__in=["draft", "in_review"])
+                | Q(valid_during__isnull=True, content_hash__isnull=True, approval__isnull=True),
+                name="unapproved_version_has_no_period_hash_or_approval",
+            ),
+            models.CheckConstraint(
+                condition=Q(status="draft") | Q(effective_from__isnull=False),
+                name="submitted_version_says_when_it_takes_effect",
+            ),
+            models.CheckConstraint(
+                condition=Q(valid_during__isnull=True) | Q(valid_during__startswith=F("effective_from")),
+                name="version_is_valid_from_when_it_takes_effect",
+            ),
+        )
+        triggers = (
+            triggers.VERSION_BEGINS_AS_DRAFT,
+            triggers.VERSION_STATUS_FOLLOWS_ITS_ORDER,
+            triggers.SUBMITTED_VERSION_NEVER_CHANGES,
+            triggers.ONLY_A_DRAFT_IS_DELETED,
+            triggers.never_truncated("versions_are_never_truncated"),
         )
 
     def __str__(self) -> str:
@@ -147,6 +177,7 @@ class Price(models.Model):
             models.UniqueConstraint(fields=["version", "product"], name="price_is_unique_per_version_and_product"),
             models.CheckConstraint(condition=Q(spec__has_key="model"), name="price_names_its_model"),
         )
+        triggers = (triggers.PRICES_CHANGE_ONLY_IN_A_DRAFT, triggers.never_truncated("prices_are_never_truncated"))
 
     def __str__(self) -> str:
         return f"{self.product} in {self.version}"
@@ -190,6 +221,7 @@ class Contract(models.Model):
                 ],
             ),
         )
+        triggers = (triggers.CONTRACT_TERMS_NEVER_CHANGE,)
 
     def __str__(self) -> str:
         return f"{self.customer}: {self.price_book}"
