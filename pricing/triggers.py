@@ -14,6 +14,10 @@ def _refuse(rule: str, message: str) -> str:
     return f"RAISE EXCEPTION '{message}' USING ERRCODE = 'check_violation', CONSTRAINT = '{rule}';"
 
 
+def _when(sql: str) -> pgtrigger.Condition:
+    return pgtrigger.Condition(f"({sql})")
+
+
 def never_truncated(rule: str) -> pgtrigger.Trigger:
     """Row triggers do not see TRUNCATE, which would wipe out what they protect."""
     return pgtrigger.Trigger(
@@ -55,7 +59,7 @@ VERSION_BEGINS_AS_DRAFT = pgtrigger.Trigger(
     name="version_begins_as_draft",
     when=pgtrigger.Before,
     operation=pgtrigger.Insert,
-    condition=pgtrigger.Condition("NEW.status <> 'draft'"),
+    condition=_when("NEW.status <> 'draft'"),
     func=_refuse("version_begins_as_draft", "A version begins as a draft."),
 )
 
@@ -63,7 +67,7 @@ VERSION_STATUS_FOLLOWS_ITS_ORDER = pgtrigger.Trigger(
     name="version_status_follows_its_order",
     when=pgtrigger.Before,
     operation=pgtrigger.Update,
-    condition=pgtrigger.Condition(
+    condition=_when(
         "OLD.status <> NEW.status AND (OLD.status, NEW.status) NOT IN ("
         "('draft', 'in_review'), ('in_review', 'draft'), ('in_review', 'approved'),"
         " ('approved', 'live'), ('live', 'superseded'))",
@@ -102,7 +106,7 @@ ONLY_A_DRAFT_IS_DELETED = pgtrigger.Trigger(
     name="only_a_draft_version_is_deleted",
     when=pgtrigger.Before,
     operation=pgtrigger.Delete,
-    condition=pgtrigger.Condition("OLD.status <> 'draft'"),
+    condition=_when("OLD.status <> 'draft'"),
     func=_refuse("only_a_draft_version_is_deleted", "Only a draft is deleted."),
 )
 
@@ -112,7 +116,7 @@ PRICED_PRODUCT_KEEPS_ITS_USAGE = pgtrigger.Trigger(
     name="priced_product_keeps_its_usage",
     when=pgtrigger.Before,
     operation=pgtrigger.Update,
-    condition=pgtrigger.Condition(
+    condition=_when(
         "(OLD.id, OLD.code, OLD.meter_id, OLD.dimension_filter, OLD.unit)"
         " IS DISTINCT FROM (NEW.id, NEW.code, NEW.meter_id, NEW.dimension_filter, NEW.unit)",
     ),
@@ -137,7 +141,7 @@ PRICE_BOOK_KEEPS_ITS_CODE_AND_CURRENCY = pgtrigger.Trigger(
     name="price_book_keeps_its_code_and_currency",
     when=pgtrigger.Before,
     operation=pgtrigger.Update,
-    condition=pgtrigger.Condition("(OLD.id, OLD.code, OLD.currency) IS DISTINCT FROM (NEW.id, NEW.code, NEW.currency)"),
+    condition=_when("(OLD.id, OLD.code, OLD.currency) IS DISTINCT FROM (NEW.id, NEW.code, NEW.currency)"),
     func=_refuse("price_book_keeps_its_code_and_currency", "A price book keeps its code and its currency."),
 )
 
@@ -146,7 +150,7 @@ CONTRACT_TERMS_NEVER_CHANGE = pgtrigger.Trigger(
     name="contract_terms_never_change",
     when=pgtrigger.Before,
     operation=pgtrigger.Update,
-    condition=pgtrigger.Condition(
+    condition=_when(
         "(OLD.id, OLD.customer_id, OLD.price_book_id, OLD.currency, OLD.starts_on, OLD.anchor_day)"
         " IS DISTINCT FROM"
         " (NEW.id, NEW.customer_id, NEW.price_book_id, NEW.currency, NEW.starts_on, NEW.anchor_day)",

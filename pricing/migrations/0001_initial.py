@@ -232,7 +232,7 @@ class Migration(migrations.Migration):
         ),
         pgtrigger.migrations.AddTrigger(
             model_name='pricebook',
-            trigger=pgtrigger.compiler.Trigger(name='price_book_keeps_its_code_and_currency', sql=pgtrigger.compiler.UpsertTriggerSql(condition='WHEN (OLD.id, OLD.code, OLD.currency) IS DISTINCT FROM (NEW.id, NEW.code, NEW.currency)', func="RAISE EXCEPTION 'A price book keeps its code and its currency.' USING ERRCODE = 'check_violation', CONSTRAINT = 'price_book_keeps_its_code_and_currency';", hash='998c805978adf919e33241479b538796d7ece70e', operation='UPDATE', pgid='pgtrigger_price_book_keeps_its_code_and_currency_9cfd7', table='pricing_pricebook', when='BEFORE')),
+            trigger=pgtrigger.compiler.Trigger(name='price_book_keeps_its_code_and_currency', sql=pgtrigger.compiler.UpsertTriggerSql(condition='WHEN ((OLD.id, OLD.code, OLD.currency) IS DISTINCT FROM (NEW.id, NEW.code, NEW.currency))', func="RAISE EXCEPTION 'A price book keeps its code and its currency.' USING ERRCODE = 'check_violation', CONSTRAINT = 'price_book_keeps_its_code_and_currency';", hash='31563d30fb4203ea3a4b3d30ccd084286a6a28d5', operation='UPDATE', pgid='pgtrigger_price_book_keeps_its_code_and_currency_9cfd7', table='pricing_pricebook', when='BEFORE')),
         ),
         migrations.AddField(
             model_name='pricebookversion',
@@ -278,7 +278,7 @@ class Migration(migrations.Migration):
         ),
         pgtrigger.migrations.AddTrigger(
             model_name='contract',
-            trigger=pgtrigger.compiler.Trigger(name='contract_terms_never_change', sql=pgtrigger.compiler.UpsertTriggerSql(condition='WHEN (OLD.id, OLD.customer_id, OLD.price_book_id, OLD.currency, OLD.starts_on, OLD.anchor_day) IS DISTINCT FROM (NEW.id, NEW.customer_id, NEW.price_book_id, NEW.currency, NEW.starts_on, NEW.anchor_day)', func="RAISE EXCEPTION 'A contract can be ended, not rewritten.' USING ERRCODE = 'check_violation', CONSTRAINT = 'contract_terms_never_change';", hash='93f5f1559a756f976b7e53bda84bc878d98987e0', operation='UPDATE', pgid='pgtrigger_contract_terms_never_change_791c2', table='pricing_contract', when='BEFORE')),
+            trigger=pgtrigger.compiler.Trigger(name='contract_terms_never_change', sql=pgtrigger.compiler.UpsertTriggerSql(condition='WHEN ((OLD.id, OLD.customer_id, OLD.price_book_id, OLD.currency, OLD.starts_on, OLD.anchor_day) IS DISTINCT FROM (NEW.id, NEW.customer_id, NEW.price_book_id, NEW.currency, NEW.starts_on, NEW.anchor_day))', func="RAISE EXCEPTION 'A contract can be ended, not rewritten.' USING ERRCODE = 'check_violation', CONSTRAINT = 'contract_terms_never_change';", hash='910ee47e2a6fc8ce2d477adf3e0733998db10f76', operation='UPDATE', pgid='pgtrigger_contract_terms_never_change_791c2', table='pricing_contract', when='BEFORE')),
         ),
         migrations.AddConstraint(
             model_name='pricebookversion',
@@ -346,7 +346,7 @@ class Migration(migrations.Migration):
         ),
         pgtrigger.migrations.AddTrigger(
             model_name='product',
-            trigger=pgtrigger.compiler.Trigger(name='priced_product_keeps_its_usage', sql=pgtrigger.compiler.UpsertTriggerSql(condition='WHEN (OLD.id, OLD.code, OLD.meter_id, OLD.dimension_filter, OLD.unit) IS DISTINCT FROM (NEW.id, NEW.code, NEW.meter_id, NEW.dimension_filter, NEW.unit)', declare='DECLARE found record;', func="\n        FOR found IN\n            SELECT version.status FROM pricing_pricebookversion version\n            JOIN pricing_price price ON price.version_id = version.id\n            WHERE price.product_id = OLD.id\n            ORDER BY version.id\n            FOR SHARE OF version\n        LOOP\n            IF found.status <> 'draft' THEN\n                RAISE EXCEPTION 'A product that has a submitted price keeps its usage.' USING ERRCODE = 'check_violation', CONSTRAINT = 'priced_product_keeps_its_usage';\n            END IF;\n        END LOOP;\n        RETURN NEW;\n    ", hash='9cabfa934750f01d7210230eeb3d6434e419c95c', operation='UPDATE', pgid='pgtrigger_priced_product_keeps_its_usage_18d55', table='pricing_product', when='BEFORE')),
+            trigger=pgtrigger.compiler.Trigger(name='priced_product_keeps_its_usage', sql=pgtrigger.compiler.UpsertTriggerSql(condition='WHEN ((OLD.id, OLD.code, OLD.meter_id, OLD.dimension_filter, OLD.unit) IS DISTINCT FROM (NEW.id, NEW.code, NEW.meter_id, NEW.dimension_filter, NEW.unit))', declare='DECLARE found record;', func="\n        FOR found IN\n            SELECT version.status FROM pricing_pricebookversion version\n            JOIN pricing_price price ON price.version_id = version.id\n            WHERE price.product_id = OLD.id\n            ORDER BY version.id\n            FOR SHARE OF version\n        LOOP\n            IF found.status <> 'draft' THEN\n                RAISE EXCEPTION 'A product that has a submitted price keeps its usage.' USING ERRCODE = 'check_violation', CONSTRAINT = 'priced_product_keeps_its_usage';\n            END IF;\n        END LOOP;\n        RETURN NEW;\n    ", hash='9ebdd272e0d5ab07649020ed90ee7ec9388c05a4', operation='UPDATE', pgid='pgtrigger_priced_product_keeps_its_usage_18d55', table='pricing_product', when='BEFORE')),
         ),
         migrations.AddConstraint(
             model_name='price',
