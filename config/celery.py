@@ -1,4 +1,4 @@
-"""The background jobs: which broker carries them, and what beat asks for and how often."""
+"""The Celery application: `celery -A config worker` and `celery -A config beat`."""
 
 import os
 
@@ -7,4 +7,5 @@ from celery import Celery
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings.local")
 
 app = Celery("countinghouse")
+app.config_from_object("config.jobs")
 app.autodiscover_tasks(["accounts", "metering", "pricing", "billing"])

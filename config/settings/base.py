@@ -1,5 +1,6 @@
 """What every way of running shares. Values that differ come from the environment."""
 
+import os
 from pathlib import Path
 
 PROJECT_FOLDER = Path(__file__).resolve().parent.parent.parent
@@ -72,6 +73,9 @@ LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# The message queue on our own Postgres, unless another is named: redis://..., amqp://...
+BROKER_URL = os.environ.get("CELERY_BROKER_URL") or "pgmq://"
 
 STATIC_URL = "static/"
 STATIC_ROOT = PROJECT_FOLDER / "staticfiles"

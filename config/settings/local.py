@@ -7,7 +7,8 @@ from config.embedded_postgres import embedded_url
 from config.settings.base import *  # noqa: F403 -- how Django settings extend one another
 from config.settings.base import DATA_FOLDER
 
-DEBUG = True
+# Off by default, so that one sees what users would see, and bulk work does not keep every query in memory.
+DEBUG = os.environ.get("DEBUG") == "1"
 # Only ever used on a developer's own machine; production has no default and refuses to start without one.
 SECRET_KEY = "local-only-not-a-secret"  # noqa: S105
 ALLOWED_HOSTS = ["127.0.0.1", "localhost", "[::1]"]
@@ -19,3 +20,5 @@ EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
 EMAIL_FILE_PATH = DATA_FOLDER / "mail"
 DEFAULT_FROM_EMAIL = "billing@countinghouse.example"
 MEDIA_ROOT = DATA_FOLDER / "media"
+# Files are served from where they lie, without collectstatic.
+WHITENOISE_USE_FINDERS = True

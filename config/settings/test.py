@@ -9,6 +9,8 @@ DEBUG = False
 ALLOWED_HOSTS = ["127.0.0.1", "localhost", "testserver"]
 DATABASES["default"]["TEST"] = {"NAME": os.environ.get("COUNTINGHOUSE_TEST_DB", "test_countinghouse")}
 
+# Messages stay in the process: a test runs a job by calling it, or names a broker of its own.
+BROKER_URL = os.environ.get("CELERY_BROKER_URL") or "memory://"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
 REST_FRAMEWORK = {**REST_FRAMEWORK, "TEST_REQUEST_DEFAULT_FORMAT": "json"}
