@@ -7,6 +7,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Self
 
+from django.apps import apps
+from django.contrib.auth import models as django_auth
+from django.contrib.auth.management import create_permissions
+from django.db import transaction
+
 from accounts.errors import PermissionMissing
 
 if TYPE_CHECKING:
@@ -148,3 +153,28 @@ class Actor:
         if not self.may(permission):
             msg = f"{self.label} may not do this; it needs the permission “{permission.label}”."
             raise PermissionMissing(msg)
+
+
+@transaction.atomic
+def sync_roles() -> list[Role]:
+    """Give every role's group exactly the permissions of the role; returns the roles that had to be changed.
+
+    Run after every migrate. Groups that are no roles are left alone.
+    """
+    create_permissions(apps.get_app_config("accounts"), verbosity=0)
+    granted = {
+        permission.codename: permission
+        for permission in django_auth.Permission.objects.filter(
+            content_type__app_label="accounts",
+            codename__in=[permission.value for permission in Permission],
+        )
+    }
+    return [role for role, wanted in ROLE_PERMISSIONS.items() if _sync_role(role, [granted[name] for name in wanted])]
+
+
+def _sync_role(role: Role, wanted: list[django_auth.Permission]) -> bool:
+    group, is_new = django_auth.Group.objects.get_or_create(name=role.value)
+    if not is_new and set(group.permissions.all()) == set(wanted):
+        return False
+    group.permissions.set(wanted)
+    return True

@@ -1,0 +1,154 @@
+"""What every page's template needs: status pills, instants with their zone, counts in words, addresses with filters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from zoneinfo import ZoneInfo
+
+from django import template
+from django.db.models import Model
+from django.http import QueryDict
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.timesince import timesince
+
+register = template.Library()
+
+_TONES: Mapping[str, str] = {
+    "draft": "plain",
+    "pending": "wait",
+    "in_review": "wait",
+    "waiting": "wait",
+    "open": "wait",
+    "approved": "info",
+    "live": "good",
+    "issued": "good",
+    "sent": "good",
+    "made": "good",
+    "done": "good",
+    "released": "good",
+    "rejected": "bad",
+    "parked": "bad",
+    "failed": "bad",
+    "overdue": "bad",
+    "voided": "bad",
+}
+
+
+@register.filter
+def pill(state: str, label: str = "") -> SafeString:
+    """Show a state as a small labelled shape; the words carry the meaning, the colour only helps."""
+    words = label or str(state).replace("_", " ").capitalize()
+    return format_html('<span class="ch-pill ch-pill-{}">{}</span>', _TONES.get(str(state), "plain"), words)
+
+
+@register.simple_tag
+def status_pill(thing: Model, field: str = "status") -> SafeString:
+    """Show a model's state in the words of its choices."""
+    display = getattr(thing, f"get_{field}_display")
+    return pill(getattr(thing, field), str(display()))
+
+
+@register.filter
+def moment(instant: datetime | None, zone: str = "UTC") -> SafeString | str:
+    """Show an instant in a time zone, with UTC on hover."""
+    return _instant(instant, zone, "%-d %b %Y, %H:%M")
+
+
+@register.filter
+def moment_day(instant: datetime | None, zone: str = "UTC") -> SafeString | str:
+    """Show the local day of an instant, with the instant in UTC on hover."""
+    return _instant(instant, zone, "%-d %b %Y")
+
+
+def _instant(instant: datetime | None, zone: str, pattern: str) -> SafeString | str:
+    if instant is None:
+        return "–"
+    local = instant.astimezone(ZoneInfo(zone or "UTC"))
+    utc = instant.astimezone(UTC)
+    return format_html(
+        '<time class="ch-time" datetime="{}" title="{}">{}</time>',
+        utc.isoformat(),
+        f"{utc:%Y-%m-%d %H:%M:%S} UTC",
+        local.strftime(pattern),
+    )
+
+
+@register.filter
+def day(value: date | None) -> str:
+    """Show a date, such as 30 Sep 2024."""
+    return "–" if value is None else value.strftime("%-d %b %Y")
+
+
+@register.filter
+def month(value: date | None) -> str:
+    """Show a month, such as September 2024."""
+    return "–" if value is None else value.strftime("%B %Y")
+
+
+@register.filter
+def ago(instant: datetime | None) -> SafeString | str:
+    """Show how long ago an instant was, with the instant in UTC on hover."""
+    if instant is None:
+        return "–"
+    words = timesince(instant, depth=1)
+    utc = instant.astimezone(UTC)
+    return format_html(
+        '<time class="ch-time" datetime="{}" title="{}">{}</time>',
+        utc.isoformat(),
+        f"{utc:%Y-%m-%d %H:%M:%S} UTC",
+        "just now" if words.startswith("0") else f"{words} ago",
+    )
+
+
+@register.filter
+def counted(count: int, noun: str) -> str:
+    """Say a count with its noun: "1 invoice", "1,204 invoices"; "entry,entries" gives both forms."""
+    one, _, many = noun.partition(",")
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+@register.filter
+def whole(count: int | None) -> str:
+    """Write a count with separators."""
+    return "–" if count is None else f"{count:,}"
+
+
+@register.simple_tag(takes_context=True)
+def with_query(context: template.Context, **changes: object) -> str:
+    """Return this page's query string with some parameters changed; an empty value removes one."""
+    query: QueryDict = context["request"].GET.copy()
+    for name, value in changes.items():
+        if value in (None, ""):
+            query.pop(name, None)
+        else:
+            query[name] = str(value)
+    return f"?{query.urlencode()}"
+
+
+@register.filter
+def pretty_json(value: object) -> str:
+    """Write a value as indented JSON."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str, sort_keys=True)
+
+
+@register.filter
+def verb_words(verb: str) -> str:
+    """Write a verb of the audit log in words: "bill_run.submitted" becomes "Bill run submitted"."""
+    return verb.replace(".", " ").replace("_", " ").capitalize()
+
+
+@register.filter
+def field_words(name: str) -> str:
+    """Write a key in words: "effective_from" becomes "Effective from"."""
+    return str(name).replace("_", " ").capitalize()
+
+
+@register.filter
+def kind_of(value: object) -> str:
+    """Tell templates how to lay a JSON value out: "mapping", "list" or "value"."""
+    if isinstance(value, Mapping):
+        return "mapping"
+    return "list" if isinstance(value, list | tuple) else "value"
