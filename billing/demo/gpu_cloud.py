@@ -1,0 +1,333 @@
+"""A synthetic GPU cloud: three months of invented usage, so that pages and charts look like a working company.
+
+Everything here is made up, says so wherever it is shown, and comes out the same from the same seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from random import Random
+
+SEED = 20_240_901
+SOURCE = "synthetic/nimbus/metering"
+HOURS_BETWEEN_READINGS = 4
+
+GPU_TYPE = "nimbus.gpu.usage"
+STORAGE_TYPE = "nimbus.storage.usage"
+EGRESS_TYPE = "nimbus.network.egress"
+
+REGIONS = ("eu-north-1", "eu-central-1", "us-east-1")
+
+
+@dataclass(frozen=True, slots=True)
+class SyntheticMeter:
+    """A meter of the synthetic cloud."""
+
+    code: str
+    name: str
+    event_type: str
+    value_path: str
+    unit: str
+    dimensions: tuple[str, ...]
+
+
+METERS = (
+    SyntheticMeter("gpu-hours", "GPU hours", GPU_TYPE, "hours", "GPU hours", ("gpu", "region")),
+    SyntheticMeter("storage", "Storage", STORAGE_TYPE, "gb_hours", "GB hours", ("class", "region")),
+    SyntheticMeter("egress", "Network egress", EGRESS_TYPE, "gb", "GB", ("region",)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SyntheticProduct:
+    """A product of the synthetic cloud with its price, as JSON."""
+
+    sku: str
+    name: str
+    group: str
+    unit: str
+    meter: str
+    filter: dict[str, str]
+    price: dict[str, object]
+
+
+PRODUCTS = (
+    SyntheticProduct(
+        "gpu-h200",
+        "NVIDIA H200 141 GB",
+        "GPU compute",
+        "GPU hours",
+        "gpu-hours",
+        {"gpu": "h200"},
+        {
+            "model": "graduated",
+            "tiers": [
+                {"up_to": "2000", "unit_price": "3.79"},
+                {"up_to": "10000", "unit_price": "3.49"},
+                {"up_to": None, "unit_price": "3.19"},
+            ],
+        },
+    ),
+    SyntheticProduct(
+        "gpu-h100",
+        "NVIDIA H100 SXM 80 GB",
+        "GPU compute",
+        "GPU hours",
+        "gpu-hours",
+        {"gpu": "h100"},
+        {
+            "model": "graduated",
+            "tiers": [
+                {"up_to": "1000", "unit_price": "2.99"},
+                {"up_to": "5000", "unit_price": "2.79"},
+                {"up_to": None, "unit_price": "2.49"},
+            ],
+        },
+    ),
+    SyntheticProduct(
+        "gpu-a100",
+        "NVIDIA A100 80 GB",
+        "GPU compute",
+        "GPU hours",
+        "gpu-hours",
+        {"gpu": "a100"},
+        {"model": "per_unit", "unit_price": "1.49"},
+    ),
+    SyntheticProduct(
+        "gpu-l40s",
+        "NVIDIA L40S 48 GB",
+        "GPU compute",
+        "GPU hours",
+        "gpu-hours",
+        {"gpu": "l40s"},
+        {"model": "per_unit", "unit_price": "0.89"},
+    ),
+    SyntheticProduct(
+        "storage-nvme",
+        "Block storage, NVMe",
+        "Storage",
+        "GB hours",
+        "storage",
+        {"class": "nvme"},
+        {"model": "per_unit", "unit_price": "0.000137"},
+    ),
+    SyntheticProduct(
+        "storage-object",
+        "Object storage",
+        "Storage",
+        "GB hours",
+        "storage",
+        {"class": "object"},
+        {
+            "model": "graduated",
+            "tiers": [
+                {"up_to": "1000000", "unit_price": "0.000029"},
+                {"up_to": None, "unit_price": "0.000024"},
+            ],
+        },
+    ),
+    SyntheticProduct(
+        "egress",
+        "Network egress",
+        "Network",
+        "GB",
+        "egress",
+        {},
+        {
+            "model": "graduated",
+            "tiers": [
+                {"up_to": "1000", "unit_price": "0"},
+                {"up_to": "50000", "unit_price": "0.049"},
+                {"up_to": None, "unit_price": "0.029"},
+            ],
+        },
+    ),
+    SyntheticProduct(
+        "platform-fee",
+        "Platform and support",
+        "Fees",
+        "month",
+        "",
+        {},
+        {"model": "flat", "amount": "99.00"},
+    ),
+)
+
+# From the third month on: the H100 gets cheaper.
+PRICE_CUT = {
+    "gpu-h100": {
+        "model": "graduated",
+        "tiers": [
+            {"up_to": "1000", "unit_price": "2.89"},
+            {"up_to": "5000", "unit_price": "2.59"},
+            {"up_to": None, "unit_price": "2.29"},
+        ],
+    },
+}
+# Submitted and waiting for its approver.
+PROPOSED_CHANGE = {
+    "gpu-a100": {"model": "per_unit", "unit_price": "1.39"},
+    "storage-nvme": {"model": "per_unit", "unit_price": "0.000129"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SyntheticCustomer:
+    """An invented customer; `size` is how many GPUs of its largest kind it runs."""
+
+    code: str
+    name: str
+    street: str
+    postal_code: str
+    city: str
+    country: str
+    locale: str
+    tax_id: str
+    size: int
+    gpus: tuple[str, ...]
+
+    @property
+    def tax_treatment(self) -> str:
+        """Domestic customers pay German VAT, others in the EU owe it themselves, the rest is outside its scope."""
+        if self.country == "DE":
+            return "standard"
+        return "reverse_charge" if self.tax_id else "exempt"
+
+
+def _customer(row: str) -> SyntheticCustomer:
+    code, name, street, postal_code, city, country, locale, tax_id, size, gpus = (cell.strip() for cell in row.split("|"))
+    return SyntheticCustomer(
+        code, name, street, postal_code, city, country, locale, tax_id, int(size), tuple(gpus.split())
+    )
+
+
+CUSTOMERS = tuple(
+    _customer(row)
+    for row in """
+        N-1001 | Aurelia Models GmbH       | Musterstraße 12      | 10115   | Berlin      | DE | de_DE | DE000000001 | 24 | h100 a100
+        N-1002 | Brightwater Labs Ltd      | 1 Example Wharf      | E14 0AA | London      | GB | en_GB |             | 12 | h200 l40s
+        N-1003 | Cobalt Vision SAS         | 8 rue de l'Exemple   | 75011   | Paris       | FR | fr_FR | FR00000000001 | 16 | h100
+        N-1004 | Delta Proteins AB         | Exempelgatan 5       | 111 20  | Stockholm   | SE | en_GB | SE000000000001 | 32 | h200 h100
+        N-1005 | Evergreen Speech GmbH     | Beispielweg 7        | 80331   | München     | DE | de_DE | DE000000005 | 6  | l40s
+        N-1006 | Fjord Robotics AS         | Eksempelveien 3      | 0150    | Oslo        | NO | en_GB |             | 8  | a100
+        N-1007 | Granite Search, Inc.      | 77 Sample Avenue     | 94105   | San Francisco | US | en_US |           | 48 | h100 h200
+        N-1008 | Halcyon Genomics GmbH     | Probenallee 44       | 69115   | Heidelberg  | DE | de_DE | DE000000008 | 10 | a100 l40s
+        N-1009 | Indigo Weather B.V.       | Voorbeeldkade 9      | 1012 AB | Amsterdam   | NL | en_GB | NL000000009B01 | 14 | h100
+        N-1010 | Juniper Agents, Inc.      | 12 Placeholder Road  | 10001   | New York    | US | en_US |             | 20 | h100
+        N-1011 | Kestrel Maps SARL         | 3 place du Modèle    | 69002   | Lyon        | FR | fr_FR | FR00000000011 | 4  | l40s
+        N-1012 | Lumen Radiology GmbH      | Musterplatz 1        | 20095   | Hamburg     | DE | de_DE | DE000000012 | 9  | a100
+        N-1013 | Meridian Quant Ltd        | 20 Sample Lane       | EC2V 7AA | London     | GB | en_GB |             | 18 | h200
+        N-1014 | Northwind Video AB        | Provgatan 17         | 411 03  | Göteborg    | SE | en_GB | SE000000000014 | 11 | l40s a100
+        N-1015 | Opaline Tutor GmbH        | Beispielgasse 2      | 1010    | Wien        | AT | de_AT | ATU00000015 | 3  | l40s
+        N-1016 | Peregrine Games, Inc.     | 9 Specimen Street    | 98101   | Seattle     | US | en_US |             | 7  | l40s
+        N-1017 | Quarry Simulations GmbH   | Exempelstraße 31     | 70173   | Stuttgart   | DE | de_DE | DE000000017 | 22 | h100 a100
+        N-1018 | Redwood Chemistry, Inc.   | 410 Template Blvd    | 02139   | Cambridge   | US | en_US |             | 15 | a100
+        N-1019 | Saffron Retail SAS        | 27 avenue du Test    | 59000   | Lille       | FR | fr_FR | FR00000000019 | 5  | l40s
+        N-1020 | Tidal Energy AS           | Prøveveien 12        | 5003    | Bergen      | NO | en_GB |             | 6  | a100
+        N-1021 | Umbra Security Oy         | Esimerkkikatu 4      | 00100   | Helsinki    | FI | en_GB | FI00000021 | 8  | h100
+        N-1022 | Vireo Audio GmbH          | Klangweg 19          | 50667   | Köln        | DE | de_DE | DE000000022 | 4  | l40s
+        N-1023 | Willow Health Ltd         | 5 Specimen Court     | M1 1AE  | Manchester  | GB | en_GB |             | 10 | a100
+        N-1024 | Xylem Materials GmbH      | Werkstoffring 8      | 52062   | Aachen      | DE | de_DE | DE000000024 | 13 | h100
+        N-1025 | Yarrow Legal B.V.         | Modelstraat 6        | 3011 AA | Rotterdam   | NL | en_GB | NL000000025B01 | 2 | l40s
+        N-1026 | Zephyr Mobility GmbH      | Fahrweg 50           | 38440   | Wolfsburg   | DE | de_DE | DE000000026 | 28 | h200 a100
+        N-1027 | Atlas Foundry, Inc.       | 88 Example Parkway   | 78701   | Austin      | US | en_US |             | 36 | h100
+        N-1028 | Basalt Insurance SE       | Musterufer 3         | 60311   | Frankfurt am Main | DE | de_DE | DE000000028 | 7 | a100
+        N-1029 | Cinder Design ApS         | Eksempelgade 21      | 1050    | København   | DK | en_GB | DK00000029 | 3 | l40s
+        N-1030 | Dune Agriculture SAS      | 14 chemin du Patron  | 31000   | Toulouse    | FR | fr_FR | FR00000000030 | 6 | a100 l40s
+    """.strip().splitlines()
+)
+
+
+def usage_events(month_index: int, start: datetime, end: datetime) -> Iterator[dict[str, object]]:
+    """Yield the CloudEvents of one month `[start, end)` for all customers; usage grows a little month by month."""
+    for customer in CUSTOMERS:
+        yield from _customer_events(customer, month_index, start, end)
+
+
+def _customer_events(
+    customer: SyntheticCustomer,
+    month_index: int,
+    start: datetime,
+    end: datetime,
+) -> Iterator[dict[str, object]]:
+    # A generator of its own for each customer and month, so that adding a customer changes nobody else's usage.
+    random = Random(f"{SEED}/{customer.code}/{month_index}")  # noqa: S311 - invented usage, not a secret
+    regions = {gpu: random.choice(REGIONS) for gpu in customer.gpus}
+    growth = Decimal(100 + random.randint(-4, 14) * month_index) / 100
+    stored_gb = customer.size * random.randint(300, 900)
+    moment, reading = start, 0
+    while moment < end:
+        for position, gpu in enumerate(customer.gpus):
+            share = Decimal(customer.size) / (position + 1)
+            busy = _busy_percent(random, moment)
+            hours = (share * growth * busy * HOURS_BETWEEN_READINGS / 100).quantize(Decimal("0.01"))
+            data = {"hours": str(hours), "gpu": gpu, "region": regions[gpu]}
+            yield _event(customer, GPU_TYPE, f"{gpu}-{reading}", month_index, moment, data)
+        if moment.hour < HOURS_BETWEEN_READINGS:
+            yield from _daily_events(customer, random, month_index, moment, stored_gb)
+        moment += timedelta(hours=HOURS_BETWEEN_READINGS)
+        reading += 1
+
+
+def _daily_events(
+    customer: SyntheticCustomer,
+    random: Random,
+    month_index: int,
+    moment: datetime,
+    stored_gb: int,
+) -> Iterator[dict[str, object]]:
+    region = REGIONS[customer.size % len(REGIONS)]
+    day = moment.date().isoformat()
+    nvme = {"gb_hours": str(stored_gb * 24), "class": "nvme", "region": region}
+    yield _event(customer, STORAGE_TYPE, f"nvme-{day}", month_index, moment, nvme)
+    objects = {"gb_hours": str(stored_gb * random.randint(60, 90)), "class": "object", "region": region}
+    yield _event(customer, STORAGE_TYPE, f"object-{day}", month_index, moment, objects)
+    egress = {"gb": str(Decimal(random.randint(200, 9_000) * customer.size) / 100), "region": region}
+    yield _event(customer, EGRESS_TYPE, f"egress-{day}", month_index, moment, egress)
+
+
+def _busy_percent(random: Random, moment: datetime) -> int:
+    """How much of its GPUs a customer keeps busy: less at night, less at the weekend."""
+    busy = random.randint(72, 100)
+    if moment.weekday() >= 5:  # noqa: PLR2004 - Saturday and Sunday
+        busy -= 14
+    if moment.hour < 6 or moment.hour >= 20:  # noqa: PLR2004 - the night
+        busy -= 18
+    return busy
+
+
+def _event(
+    customer: SyntheticCustomer,
+    event_type: str,
+    name: str,
+    month_index: int,
+    moment: datetime,
+    data: dict[str, str],
+) -> dict[str, object]:
+    return {
+        "specversion": "1.0",
+        "id": f"{customer.code}/{month_index}/{name}",
+        "source": SOURCE,
+        "type": event_type,
+        "subject": project_of(customer),
+        "time": moment.isoformat(),
+        "data": {**data, "synthetic": True},
+    }
+
+
+def project_of(customer: SyntheticCustomer) -> str:
+    """Return the name under which a customer's usage arrives."""
+    return f"nimbus-project-{customer.code.lower()}"
+
+
+def first_months(latest: date, count: int = 3) -> list[date]:
+    """Return the first days of `count` complete months, the last one before the month of `latest`."""
+    months: list[date] = []
+    day = latest.replace(day=1)
+    for _ in range(count):
+        day = (day - timedelta(days=1)).replace(day=1)
+        months.append(day)
+    return months[::-1]

@@ -1,0 +1,278 @@
+"""Three months of the synthetic GPU cloud: two issued, the third waiting for its approver."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from io import BytesIO
+
+from accounts import approvals, customers, legal_entities
+from accounts.models import ApprovalDecision, Customer, LegalEntity
+from billing.demo import gpu_cloud
+from billing.demo.months import Progress, bill_month, submit_month
+from billing.demo.people import DemoStaff
+from billing.models import BillRun
+from metering import attribution, meters
+from metering.models import Meter, SubjectAssignment
+from metering.sources.loading import FileFormat, LoadReport, load_usage
+from pricing import contracts, periods, price_books
+from pricing.models import Contract, PriceBook, PriceBookVersion, Product
+
+ENTITY_CODE = "nimbus"
+BOOK_CODE = "gpu-cloud"
+CURRENCY = "EUR"
+TIME_ZONE = "Europe/Berlin"
+
+
+@dataclass(frozen=True, slots=True)
+class SyntheticMonths:
+    """What the synthetic months came to."""
+
+    months: list[date]
+    events: int
+    duplicates: int
+    customers: int
+    runs: list[BillRun]
+
+
+def bill_synthetic_months(staff: DemoStaff, *, at: datetime, progress: Progress) -> SyntheticMonths:
+    """Make the synthetic cloud, bill two months and submit the third; done again, it adds nothing.
+
+    The months are the last three complete ones when it is first made, and stay those.
+    """
+    entity = _entity(staff, at=at)
+    first = Contract.objects.filter(customer__legal_entity=entity).order_by("starts_on").first()
+    months = (
+        [first.starts_on, *_after(first.starts_on, 2)]
+        if first
+        else gpu_cloud.first_months(periods.local_date(at, TIME_ZONE))
+    )
+    for meter in gpu_cloud.METERS:
+        _meter(meter, staff, at=at)
+    book = _price_book(months, staff, at=at)
+    for customer in gpu_cloud.CUSTOMERS:
+        _customer(customer, entity, book, months[0], staff, at=at)
+    loads = [_load(index, month, staff, at=at, progress=progress) for index, month in enumerate(months)]
+    runs = [bill_month(entity, month, staff, at=at, progress=progress) for month in months[:-1]]
+    runs.append(submit_month(entity, months[-1], staff, at=at, progress=progress))
+    _propose_prices(book, months, staff, at=at)
+    return SyntheticMonths(
+        months=months,
+        events=sum(load.accepted for load in loads),
+        duplicates=sum(load.duplicates for load in loads),
+        customers=entity.customers.count(),
+        runs=runs,
+    )
+
+
+def _after(month: date, count: int) -> list[date]:
+    following = periods.Month(month.year, month.month)
+    later = []
+    for _ in range(count):
+        following = following.next()
+        later.append(date(following.year, following.month, 1))
+    return later
+
+
+def _entity(staff: DemoStaff, *, at: datetime) -> LegalEntity:
+    known = LegalEntity.objects.filter(code=ENTITY_CODE).first()
+    return known or legal_entities.open_legal_entity(
+        code=ENTITY_CODE,
+        name="Nimbus GPU Cloud GmbH (synthetic)",
+        email="rechnung@nimbus.example",
+        currency=CURRENCY,
+        time_zone=TIME_ZONE,
+        address_line1="Wolkenallee 1",
+        postal_code="10115",
+        city="Berlin",
+        country="DE",
+        registration="Amtsgericht Musterstadt, HRB 000000",
+        tax_id="DE000000000",
+        bank_name="Musterbank",
+        bank_account="DE00 0000 0000 0000 0000 00",
+        bank_code="MUSTDEFFXXX",
+        tax_name="USt",
+        tax_rate=Decimal(19),
+        is_synthetic=True,
+        actor=staff.house,
+        at=at,
+    )
+
+
+def _meter(meter: gpu_cloud.SyntheticMeter, staff: DemoStaff, *, at: datetime) -> None:
+    if not Meter.objects.filter(code=meter.code).exists():
+        meters.define_meter(
+            code=meter.code,
+            name=meter.name,
+            event_type=meter.event_type,
+            aggregation=Meter.Aggregation.SUM,
+            value_path=meter.value_path,
+            unit=meter.unit,
+            dimensions=list(meter.dimensions),
+            actor=staff.house,
+            at=at,
+        )
+
+
+def _price_book(months: list[date], staff: DemoStaff, *, at: datetime) -> PriceBook:
+    """Make the price book with its two approved versions: the opening prices, and a cut from the third month on."""
+    book = PriceBook.objects.filter(code=BOOK_CODE).first() or price_books.open_price_book(
+        code=BOOK_CODE,
+        name="GPU cloud list prices",
+        currency=CURRENCY,
+        description="Synthetic list prices of the GPU cloud.",
+        actor=staff.product_manager,
+        at=at,
+    )
+    ids = _products(staff, at=at)
+    opening = {product.sku: product.price for product in gpu_cloud.PRODUCTS}
+    for month, prices in ((months[0], opening), (months[2], gpu_cloud.PRICE_CUT)):
+        effective_from = periods.start_of_day(month, TIME_ZONE)
+        approved = book.versions.filter(effective_from=effective_from).exclude(
+            status__in=[PriceBookVersion.Status.DRAFT, PriceBookVersion.Status.IN_REVIEW],
+        )
+        if not approved.exists():
+            version = _submit(book, prices, ids, effective_from, staff, at=at)
+            assert version.approval_id is not None
+            approvals.decide(
+                request_id=version.approval_id,
+                outcome=ApprovalDecision.Outcome.APPROVE,
+                comment="Agreed in the pricing round.",
+                actor=staff.pricing_approver,
+                at=at,
+            )
+    return book
+
+
+def _products(staff: DemoStaff, *, at: datetime) -> dict[str, int]:
+    """Return the id of each product by SKU, adding those that are not there yet."""
+    ids = dict(Product.objects.filter(code__in=[product.sku for product in gpu_cloud.PRODUCTS]).values_list("code", "id"))
+    meter_ids = dict(Meter.objects.values_list("code", "id"))
+    for product in gpu_cloud.PRODUCTS:
+        if product.sku not in ids:
+            added = price_books.add_product(
+                code=product.sku,
+                name=product.name,
+                group=product.group,
+                unit=product.unit,
+                meter_id=meter_ids.get(product.meter),
+                dimension_filter=product.filter,
+                actor=staff.product_manager,
+                at=at,
+            )
+            ids[product.sku] = added.pk
+    return ids
+
+
+def _submit(
+    book: PriceBook,
+    prices: dict[str, dict[str, object]],
+    product_ids: dict[str, int],
+    effective_from: datetime,
+    staff: DemoStaff,
+    *,
+    at: datetime,
+) -> PriceBookVersion:
+    version = book.versions.filter(status=PriceBookVersion.Status.DRAFT).first() or price_books.open_draft(
+        book_id=book.pk,
+        actor=staff.product_manager,
+        at=at,
+    )
+    for sku, spec in prices.items():
+        price_books.set_price(
+            version_id=version.pk,
+            product_id=product_ids[sku],
+            spec=spec,
+            actor=staff.product_manager,
+            at=at,
+        )
+    return price_books.submit_version(
+        version_id=version.pk,
+        effective_from=effective_from,
+        reason="Synthetic demonstration prices",
+        actor=staff.product_manager,
+        at=at,
+    )
+
+
+def _propose_prices(book: PriceBook, months: list[date], staff: DemoStaff, *, at: datetime) -> None:
+    """Leave a price change in review, so that its approver finds something to decide."""
+    third = periods.start_of_day(months[2], TIME_ZONE)
+    if not book.versions.filter(effective_from__gt=third).exists():
+        next_month = _after(periods.local_date(at, TIME_ZONE).replace(day=1), 1)[0]
+        effective_from = periods.start_of_day(next_month, TIME_ZONE)
+        _submit(book, gpu_cloud.PROPOSED_CHANGE, _products(staff, at=at), effective_from, staff, at=at)
+
+
+def _customer(
+    synthetic: gpu_cloud.SyntheticCustomer,
+    entity: LegalEntity,
+    book: PriceBook,
+    since: date,
+    staff: DemoStaff,
+    *,
+    at: datetime,
+) -> None:
+    customer = Customer.objects.filter(code=synthetic.code).first() or customers.open_customer(
+        legal_entity_id=entity.pk,
+        code=synthetic.code,
+        name=synthetic.name,
+        currency=CURRENCY,
+        locale=synthetic.locale,
+        tax_id=synthetic.tax_id,
+        tax_treatment=synthetic.tax_treatment,
+        address_line1=synthetic.street,
+        postal_code=synthetic.postal_code,
+        city=synthetic.city,
+        country=synthetic.country,
+        actor=staff.house,
+        at=at,
+    )
+    if not customer.contacts.exists():
+        customers.add_contact(
+            customer_id=customer.pk,
+            name="Accounts payable",
+            email=f"payables+{synthetic.code.lower()}@customer.example",
+            receives_invoices=True,
+            actor=staff.house,
+            at=at,
+        )
+    if not SubjectAssignment.objects.filter(customer=customer).exists():
+        attribution.assign_subject(
+            name=gpu_cloud.project_of(synthetic),
+            customer_id=customer.pk,
+            starts_at=periods.start_of_day(since, TIME_ZONE),
+            actor=staff.house,
+            at=at,
+        )
+    if not Contract.objects.filter(customer=customer).exists():
+        contracts.sign_contract(
+            customer_id=customer.pk,
+            price_book_id=book.pk,
+            starts_on=since,
+            actor=staff.house,
+            at=at,
+        )
+
+
+def _load(index: int, month: date, staff: DemoStaff, *, at: datetime, progress: Progress) -> LoadReport:
+    """Load a month's events through the very door that a file of theirs would take."""
+    period = periods.month_period(month.year, month.month, TIME_ZONE)
+    lines = [json.dumps(event) for event in gpu_cloud.usage_events(index, period.start, period.end)]
+    done = 0
+
+    def told(rows: int) -> None:
+        nonlocal done
+        done += rows
+        progress(f"loading synthetic usage of {month:%B %Y}", done, len(lines))
+
+    return load_usage(
+        stream=BytesIO("\n".join(lines).encode()),
+        file_format=FileFormat.CLOUDEVENTS,
+        origin=f"synthetic-{month:%Y-%m}.jsonl",
+        on_progress=told,
+        actor=staff.analyst,
+        at=at,
+    )

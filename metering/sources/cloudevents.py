@@ -1,0 +1,42 @@
+"""CloudEvents as JSON lines: one event a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import msgspec
+
+from metering.models import RefusedEvent
+from metering.sources.rows import UsageRow
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_decoder = msgspec.json.Decoder(float_hook=str)
+
+
+def read_cloudevents(stream: BinaryIO) -> Iterator[UsageRow]:
+    """Yield a row for each line that is not blank; a line that is no JSON object is refused, the rest goes on.
+
+    A byte-order mark, Windows line ends and a last line without an end are accepted. Numbers keep every digit as
+    written: nothing passes through a float.
+    """
+    for position, raw in enumerate(stream, start=1):
+        line = raw.removeprefix(_BYTE_ORDER_MARK).strip() if position == 1 else raw.strip()
+        if line:
+            yield _row(position, line)
+
+
+def _row(position: int, line: bytes) -> UsageRow:
+    payload = line.decode("utf-8", errors="replace")
+    try:
+        event = _decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return _refused(position, payload, f"not JSON: {error}")
+    if not isinstance(event, dict):
+        return _refused(position, payload, "not a JSON object")
+    return UsageRow(position=position, event=event, payload=payload)
+
+
+def _refused(position: int, payload: str, detail: str) -> UsageRow:
+    reason = RefusedEvent.Reason.MALFORMED
+    return UsageRow(position=position, event=None, payload=payload, refusal=reason, detail=detail)
