@@ -81,6 +81,8 @@ _QUANTA: Final = {code: Decimal(1).scaleb(-exponent) for code, exponent in MINOR
 
 # ASCII digits only: `Decimal` itself would also take "1_000", " 1 ", "١" and "Infinity".
 _DECIMAL: Final = re.compile(r"-?[0-9]+(?:\.[0-9]+)?", re.ASCII)
+# CLDR puts a space between a symbol of letters and the number ("KWD 5.000"); babel leaves it out.
+_CODE_BESIDE_DIGIT: Final = re.compile(r"(?<=[^\W\d_])(?=\d)|(?<=\d)(?=[^\W\d_])")
 
 
 class RoundingMode(StrEnum):
@@ -312,7 +314,8 @@ def _places(value: Decimal) -> int:
 def _write(value: Decimal, pattern: NumberPattern, locale: str, currency: str | None = None) -> str:
     # babel rounds by the thread's context, of 28 digits and half to even.
     with localcontext(_WIDE):
-        return pattern.apply(value, _locale(locale), currency=currency, currency_digits=False)
+        text = pattern.apply(value, _locale(locale), currency=currency, currency_digits=False)
+    return text if currency is None else _CODE_BESIDE_DIGIT.sub("\N{NO-BREAK SPACE}", text)
 
 
 @lru_cache(maxsize=256)

@@ -77,6 +77,8 @@ class Period:
         """The part of this period from `start` until `end` (None: without limit), or None if there is none."""
         latest_start = self.start if start is None or start <= self.start else start
         earliest_end = self.end if end is None or end >= self.end else end
+        if latest_start is self.start and earliest_end is self.end:
+            return self
         return Period(latest_start, earliest_end) if latest_start < earliest_end else None
 
 
