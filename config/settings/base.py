@@ -74,6 +74,11 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
+# Usage older than this goes to quarantine: identities beyond it may one day be archived without counting twice.
+USAGE_ACCEPTANCE_MONTHS = int(os.environ.get("USAGE_ACCEPTANCE_MONTHS") or 25)
+# The demonstration gives people sign-ins with a published password.
+DEMONSTRATION_ALLOWED = False
+
 # The message queue on our own Postgres, unless another is named: redis://..., amqp://...
 BROKER_URL = os.environ.get("CELERY_BROKER_URL") or "pgmq://"
 

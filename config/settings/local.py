@@ -22,3 +22,7 @@ DEFAULT_FROM_EMAIL = "billing@countinghouse.example"
 MEDIA_ROOT = DATA_FOLDER / "media"
 # Files are served from where they lie, without collectstatic.
 WHITENOISE_USE_FINDERS = True
+
+DEMONSTRATION_ALLOWED = True
+# The sample month is from 2024 and only gets older.
+USAGE_ACCEPTANCE_MONTHS = 1_200
