@@ -6,6 +6,7 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ PROJECT_FOLDER = Path(__file__).resolve().parent.parent
 # A task in progress may finish; one that takes longer is done again after the next start.
 GRACE_SECONDS = 15
 CHECK_INTERVAL_SECONDS = 0.5
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopAsked(Exception):
@@ -110,9 +112,8 @@ def _stop(processes: dict[str, subprocess.Popen[bytes]]) -> None:
 def _wait_until_served(port: int, processes: dict[str, subprocess.Popen[bytes]]) -> None:
     while True:
         _refuse_ended(processes)
-        try:
-            refuse_taken(port)
-        except PortTaken:
+        with contextlib.suppress(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port)).close()
             return
         time.sleep(0.1)
 
@@ -125,12 +126,15 @@ def _refuse_ended(processes: dict[str, subprocess.Popen[bytes]]) -> None:
 
 
 def _ask_to_stop(_signal: int, _frame: FrameType | None) -> None:
+    # Once is enough: a second Ctrl-C would break off the very stopping that the first one asked for.
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     raise StopAsked
 
 
 def main(arguments: list[str]) -> int:
     """Run the site on the port that is the only argument; return the exit code."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in STOP_SIGNALS:
         signal.signal(number, _ask_to_stop)
     DATA_FOLDER.mkdir(exist_ok=True)
     try:

@@ -1,4 +1,4 @@
-"""The look of the site: name, colours and the sidebar."""
+"""The look of the site: its name, its mark and its colours; the sidebar is in config.navigation."""
 
 from __future__ import annotations
 
@@ -7,42 +7,17 @@ from typing import Any
 
 from django.http import HttpRequest
 from django.templatetags.static import static
-from django.urls import reverse_lazy
-
-from accounts.access import Permission
-
-Item = dict[str, Any]
-
-
-def _may(permission: Permission) -> Callable[[HttpRequest], bool]:
-    return lambda request: request.user.has_perm(f"accounts.{permission.value}")
 
 
 def _file(path: str) -> Callable[[HttpRequest], str]:
     return lambda _request: static(path)
 
 
-def _under(*starts: str) -> Callable[[HttpRequest], bool]:
-    return lambda request: request.path.startswith(starts)
-
-
-def _page(title: str, icon: str, name: str, needs: Permission | None, *starts: str, **more: object) -> Item:
-    """A link of the sidebar to a page of ours; shown as active under each of the addresses in `starts`."""
-    item: Item = {"title": title, "icon": icon, "link": reverse_lazy(name), "active": _under(*starts), **more}
-    return item if needs is None else {**item, "permission": _may(needs)}
-
-
-def _records(title: str, icon: str, model: str, needs: Permission, *more_starts: str) -> Item:
-    """A link of the sidebar to the records of a model, such as "accounts.customer"."""
-    app, name = model.split(".")
-    return _page(title, icon, f"admin:{app}_{name}_changelist", needs, f"/admin/{app}/{name}/", *more_starts)
-
-
 UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "Countinghouse",
     "SITE_HEADER": "Countinghouse",
     "SITE_SUBHEADER": "Usage in, invoices out",
-    "SITE_URL": None,
+    "SITE_URL": "",
     "SITE_ICON": _file("accounts/mark.svg"),
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": _file("accounts/mark.svg")}],
     "STYLES": [_file("accounts/pages.css")],
@@ -66,55 +41,5 @@ UNFOLD: dict[str, Any] = {
             "950": "#042f2e",
         },
     },
-    "SIDEBAR": {
-        "show_search": False,
-        "show_all_applications": False,
-        "navigation": [
-            {
-                "items": [
-                    {
-                        "title": "Home",
-                        "icon": "home",
-                        "link": reverse_lazy("billing:home"),
-                        "active": lambda request: request.path == "/",
-                    },
-                    _page(
-                        "Approvals",
-                        "fact_check",
-                        "accounts:inbox",
-                        None,
-                        "/approvals/",
-                        badge="accounts.inbox.waiting_badge",
-                    ),
-                ],
-            },
-            {
-                "title": "Usage",
-                "items": [
-                    _page("Loads", "upload_file", "metering:batches", Permission.VIEW_USAGE, "/usage/batches/"),
-                    _page("Quarantine", "report", "metering:quarantine", Permission.VIEW_USAGE, "/usage/quarantine/"),
-                ],
-            },
-            {
-                "title": "Pricing",
-                "items": [
-                    _page("Price books", "sell", "pricing:books", Permission.VIEW_PRICES, "/prices/"),
-                ],
-            },
-            {
-                "title": "Billing",
-                "items": [
-                    _page("Bill runs", "play_circle", "billing:runs", Permission.VIEW_INVOICES, "/runs/"),
-                    _page("Invoices", "receipt_long", "billing:invoices", Permission.VIEW_INVOICES, "/invoices/"),
-                ],
-            },
-            {
-                "title": "Control",
-                "items": [
-                    _page("Audit log", "history", "accounts:audit", Permission.VIEW_AUDIT, "/audit/"),
-                    _page("Health", "monitor_heart", "billing:health", Permission.VIEW_INVOICES, "/health/"),
-                ],
-            },
-        ],
-    },
+    "SIDEBAR": {"navigation": "config.navigation.sidebar"},
 }
