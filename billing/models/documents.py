@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pgtrigger
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Func, Q
 
 from accounts.models import User
+from billing import triggers
 from billing.models.invoices import Invoice
 
 
@@ -34,6 +36,24 @@ class InvoiceDocument(models.Model):
                 | Q(state="made", content__isnull=False, sha256__isnull=False, made_at__isnull=False),
                 name="document_is_pending_or_made_with_its_hash",
             ),
+            models.CheckConstraint(
+                condition=Q(sha256__isnull=True) | Q(sha256=Func(F("content"), function="sha256")),
+                name="document_hash_is_that_of_its_content",
+            ),
+        )
+        triggers = (
+            triggers.refuse_when(
+                "made_document_never_changes",
+                "A document is made once and never made differently.",
+                operation=pgtrigger.Update,
+                condition="OLD.state = 'made' OR OLD.invoice_id <> NEW.invoice_id",
+            ),
+            triggers.refuse_when(
+                "document_is_never_deleted",
+                "The document of an invoice is never deleted.",
+                operation=pgtrigger.Delete,
+            ),
+            triggers.never_truncated("documents_are_never_emptied"),
         )
         indexes = (
             models.Index(fields=["next_attempt_at"], condition=Q(state="pending"), name="document_pending"),
@@ -72,6 +92,24 @@ class InvoiceDelivery(models.Model):
                 | Q(state="sent", sent_at__isnull=False),
                 name="delivery_is_sent_with_a_time",
             ),
+            models.CheckConstraint(
+                condition=~Q(state="failed") | ~Q(last_error=""),
+                name="failed_delivery_says_why",
+            ),
+        )
+        triggers = (
+            triggers.refuse_when(
+                "finished_delivery_never_changes",
+                "A delivery that was sent or has failed never changes; send the invoice again.",
+                operation=pgtrigger.Update,
+                condition="OLD.state <> 'waiting'",
+            ),
+            triggers.refuse_when(
+                "delivery_is_never_deleted",
+                "The deliveries of an invoice are never deleted.",
+                operation=pgtrigger.Delete,
+            ),
+            triggers.never_truncated("deliveries_are_never_emptied"),
         )
         indexes = (
             models.Index(fields=["next_attempt_at"], condition=Q(state="waiting"), name="delivery_waiting"),

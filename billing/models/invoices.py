@@ -2,13 +2,48 @@
 
 from __future__ import annotations
 
+import pgtrigger
 from django.contrib.postgres.fields import DateTimeRangeField
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import F, Func, Q
 
 from accounts.models import CURRENCY_CODE, Customer, LegalEntity, history
+from billing import triggers
 from billing.models.runs import BillRun
 from pricing.models import Contract, Price, Product
+
+_INVOICE_STEPS = (
+    ("draft", "in_review"),
+    ("in_review", "draft"),
+    ("in_review", "approved"),
+    ("approved", "issued"),
+    ("draft", "void"),
+    ("in_review", "void"),
+    ("approved", "void"),
+)
+_INVOICE_CONTENT = (
+    "legal_entity_id",
+    "customer_id",
+    "contract_id",
+    "bill_run_id",
+    "kind",
+    "currency",
+    "period",
+    "time_zone",
+    "net_amount",
+    "tax_name",
+    "tax_rate",
+    "tax_note",
+    "tax_amount",
+    "total_amount",
+    "usage_watermark",
+    "created_at",
+)
+
+
+def _rounded(exact: models.expressions.Combinable) -> Func:
+    """The amount as the database rounds it: half away from zero, to the minor unit of the row's currency."""
+    return Func(exact, Func(F("currency"), function="currency_exponent"), function="round")
 
 
 class InvoiceSeries(models.Model):
@@ -32,6 +67,27 @@ class InvoiceSeries(models.Model):
             models.UniqueConstraint(fields=["legal_entity", "year"], name="legal_entity_has_one_series_per_year"),
             models.UniqueConstraint(fields=["prefix", "year"], name="invoice_series_prefix_is_unique_per_year"),
             models.CheckConstraint(condition=Q(next_number__gte=1), name="invoice_series_starts_at_one"),
+        )
+        triggers = (
+            # A counter that went back would give a number twice, and a date that did would break the order of numbers.
+            triggers.refuse_when(
+                "invoice_series_only_counts_up",
+                "A series only counts up, and its dates never go back.",
+                operation=pgtrigger.Update,
+                condition="NEW.next_number < OLD.next_number OR OLD.last_issued_on > NEW.last_issued_on"
+                " OR OLD.last_issued_on IS NOT NULL AND NEW.last_issued_on IS NULL",
+            ),
+            triggers.keeps(
+                "invoice_series_keeps_its_name",
+                ("id", "legal_entity_id", "prefix", "year"),
+                "A series keeps its prefix and year.",
+            ),
+            triggers.refuse_when(
+                "invoice_series_is_never_deleted",
+                "A series is never deleted.",
+                operation=pgtrigger.Delete,
+            ),
+            triggers.never_truncated("invoice_series_are_never_emptied"),
         )
 
     def __str__(self) -> str:
@@ -104,6 +160,16 @@ class Invoice(models.Model):
                 name="invoice_total_is_net_plus_tax",
             ),
             models.CheckConstraint(
+                condition=Q(net_amount=_rounded(F("net_amount")), tax_amount=_rounded(F("tax_amount"))),
+                name="invoice_amounts_are_exact_to_the_minor_unit",
+            ),
+            models.CheckConstraint(
+                condition=Q(tax_amount=_rounded(F("net_amount") * F("tax_rate") / 100)),
+                name="invoice_tax_is_the_rate_on_the_net_amount",
+            ),
+            models.CheckConstraint(condition=Q(total_amount__gte=0), name="invoice_total_is_not_negative"),
+            models.CheckConstraint(condition=Q(period__isempty=False), name="invoice_period_is_not_empty"),
+            models.CheckConstraint(
                 condition=(
                     Q(status="issued")
                     & Q(series__isnull=False)
@@ -122,6 +188,35 @@ class Invoice(models.Model):
         indexes = (
             models.Index(fields=["customer", "-id"], name="invoice_by_customer"),
             models.Index(fields=["bill_run", "status", "id"], name="invoice_by_run"),
+        )
+        triggers = (
+            triggers.begins_as("invoice_begins_as_draft", "draft", "An invoice begins as a draft."),
+            triggers.refuse_when(
+                "issued_invoice_never_changes",
+                "An issued or void invoice never changes.",
+                operation=pgtrigger.Update,
+                condition="OLD.status IN ('issued', 'void')",
+            ),
+            triggers.follows_its_order(
+                "invoice_status_follows_its_order",
+                _INVOICE_STEPS,
+                "An invoice does not go from this status to that one.",
+            ),
+            triggers.keeps(
+                "submitted_invoice_keeps_its_content",
+                _INVOICE_CONTENT,
+                "A submitted invoice does not change.",
+                when="OLD.status <> 'draft' OR NEW.status <> 'draft'",
+            ),
+            triggers.INVOICE_HEADER_MATCHES_ITS_LINES,
+            triggers.INVOICE_IS_APPROVED_WITH_ITS_RUN,
+            triggers.refuse_when(
+                "only_draft_invoices_are_deleted",
+                "Only a draft is deleted.",
+                operation=pgtrigger.Delete,
+                condition="OLD.status <> 'draft'",
+            ),
+            triggers.never_truncated("invoices_are_never_emptied"),
         )
 
     def __str__(self) -> str:
@@ -172,6 +267,23 @@ class InvoiceLine(models.Model):
                 condition=Q(kind="fee") | Q(usage_digest__isnull=False),
                 name="usage_line_has_a_digest",
             ),
+            models.CheckConstraint(
+                condition=Q(amount=_rounded(F("exact_amount"))),
+                name="invoice_line_amount_is_the_exact_amount_rounded_once",
+            ),
+            models.CheckConstraint(
+                condition=Q(service_period__isempty=False),
+                name="invoice_line_service_period_is_not_empty",
+            ),
+        )
+        triggers = (
+            triggers.only_while_draft(
+                "invoice_lines_change_only_in_a_draft",
+                parent_table="billing_invoice",
+                parent_column="invoice_id",
+                message="The lines of an invoice change only while it is a draft.",
+            ),
+            triggers.never_truncated("invoice_lines_are_never_emptied"),
         )
 
     def __str__(self) -> str:

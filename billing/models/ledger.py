@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Func, Q
 
 from accounts.models import CURRENCY_CODE, Customer, LegalEntity
+from billing import triggers
 from billing.models.invoices import Invoice
 
 
@@ -44,6 +45,7 @@ class LedgerAccount(models.Model):
                 name="ledger_account_kind_is_known",
             ),
         )
+        triggers = triggers.append_only("ledger_account_never_changes", "A ledger account never changes.")
 
     def __str__(self) -> str:
         return f"{self.get_code_display()} {self.currency}"
@@ -80,6 +82,11 @@ class JournalEntry(models.Model):
                 name="journal_entry_names_its_cause",
             ),
         )
+        triggers = (
+            *triggers.append_only("journal_entry_never_changes", "A journal entry never changes; reverse it."),
+            triggers.ENTRY_IS_BALANCED,
+            triggers.REVERSAL_MIRRORS_ITS_ENTRY,
+        )
 
     def __str__(self) -> str:
         return self.description
@@ -105,6 +112,16 @@ class JournalLine(models.Model):
         constraints = (
             models.CheckConstraint(condition=Q(amount__gt=0), name="journal_line_amount_is_positive"),
             models.CheckConstraint(condition=Q(side__in=["debit", "credit"]), name="journal_line_side_is_known"),
+            models.CheckConstraint(
+                condition=Q(
+                    amount=Func(F("amount"), Func(F("currency"), function="currency_exponent"), function="round"),
+                ),
+                name="journal_line_amount_is_exact_to_the_minor_unit",
+            ),
+        )
+        triggers = (
+            *triggers.append_only("journal_line_never_changes", "A journal line never changes; reverse its entry."),
+            triggers.LINES_ARE_BALANCED,
         )
         indexes = (models.Index(fields=["customer", "account"], name="journal_line_by_customer"),)
 

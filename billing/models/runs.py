@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import pgtrigger
 from django.contrib.postgres.fields import DateTimeRangeField
 from django.db import models
 from django.db.models import Q
 
 from accounts.models import ApprovalRequest, Customer, LegalEntity, User
+from billing import triggers
 from pricing.models import Contract
+
+_RUN_STEPS = (
+    ("draft", "in_review"),
+    ("in_review", "draft"),
+    ("in_review", "approved"),
+    ("approved", "issued"),
+    ("draft", "cancelled"),
+    ("in_review", "cancelled"),
+    ("approved", "cancelled"),
+)
 
 
 class BillRun(models.Model):
@@ -45,6 +57,12 @@ class BillRun(models.Model):
                 condition=~Q(status="cancelled"),
                 name="bill_run_is_unique_per_entity_and_month",
             ),
+            # Two runs that draft at once could each bill the same late usage.
+            models.UniqueConstraint(
+                fields=["legal_entity"],
+                condition=Q(status__in=["draft", "in_review"]),
+                name="legal_entity_has_one_open_bill_run",
+            ),
             models.CheckConstraint(condition=Q(month__day=1), name="bill_run_month_is_its_first_day"),
             models.CheckConstraint(condition=Q(kind__in=["regular"]), name="bill_run_kind_is_known"),
             models.CheckConstraint(
@@ -55,6 +73,41 @@ class BillRun(models.Model):
                 condition=~Q(status__in=["approved", "issued"]) | Q(approval__isnull=False),
                 name="approved_bill_run_has_an_approval",
             ),
+            models.CheckConstraint(
+                condition=~Q(status__in=["approved", "issued"]) | Q(approved_at__isnull=False),
+                name="approved_bill_run_has_a_time",
+            ),
+            models.CheckConstraint(
+                condition=~Q(status="issued") | Q(issued_at__isnull=False, issuing_started_at__isnull=False),
+                name="issued_bill_run_has_a_time",
+            ),
+        )
+        triggers = (
+            triggers.begins_as("bill_run_begins_as_draft", "draft", "A bill run begins as a draft."),
+            triggers.follows_its_order(
+                "bill_run_status_follows_its_order",
+                _RUN_STEPS,
+                "A bill run does not go from this status to that one.",
+            ),
+            triggers.keeps(
+                "bill_run_keeps_what_it_bills",
+                ("id", "legal_entity_id", "month", "kind", "created_at", "created_by_id"),
+                "A bill run keeps its legal entity and month.",
+            ),
+            triggers.keeps(
+                "approved_bill_run_keeps_its_approval",
+                ("approval_id", "approved_at"),
+                "An approved run keeps its approval.",
+                when="OLD.status IN ('approved', 'issued', 'cancelled')",
+            ),
+            triggers.RUN_NAMES_ITS_OWN_APPROVAL,
+            triggers.ISSUED_RUN_HAS_NOTHING_LEFT,
+            triggers.refuse_when(
+                "bill_run_is_never_deleted",
+                "A bill run is cancelled, not deleted.",
+                operation=pgtrigger.Delete,
+            ),
+            triggers.never_truncated("bill_runs_are_never_emptied"),
         )
 
     def __str__(self) -> str:
@@ -62,7 +115,11 @@ class BillRun(models.Model):
 
 
 class BillRunItem(models.Model):
-    """One contract's share of a run: a unit of work whose state is the truth about that work."""
+    """One contract's share of a run: a unit of work whose state is the truth about that work.
+
+    A drafted or empty item says that all usage of the contract in the snapshot `usage_watermark`, for its period and
+    the periods before, was considered: billed, or listed as unbilled.
+    """
 
     class State(models.TextChoices):
         PENDING = "pending", "Waiting"
@@ -75,6 +132,7 @@ class BillRunItem(models.Model):
     period = DateTimeRangeField("billing period")
     state = models.CharField(max_length=20, choices=State, default=State.PENDING)
     reason = models.TextField(blank=True)
+    usage_watermark = models.TextField("database snapshot whose usage was considered", blank=True)
     finished_at = models.DateTimeField(null=True)
 
     class Meta:
@@ -89,9 +147,29 @@ class BillRunItem(models.Model):
                 condition=~Q(state="parked") | ~Q(reason=""),
                 name="parked_item_has_a_reason",
             ),
+            models.CheckConstraint(
+                condition=Q(state="pending", finished_at__isnull=True)
+                | (~Q(state="pending") & Q(finished_at__isnull=False)),
+                name="bill_run_item_is_pending_or_finished_with_a_time",
+            ),
+            models.CheckConstraint(
+                condition=Q(state__in=["pending", "parked"]) | ~Q(usage_watermark=""),
+                name="billed_item_has_a_watermark",
+            ),
+            models.CheckConstraint(condition=Q(period__isempty=False), name="bill_run_item_period_is_not_empty"),
+        )
+        triggers = (
+            triggers.only_while_draft(
+                "bill_run_items_change_only_in_a_draft",
+                parent_table="billing_billrun",
+                parent_column="run_id",
+                message="The items of a run change only while it is a draft.",
+            ),
+            triggers.never_truncated("bill_run_items_are_never_emptied"),
         )
         indexes = (
             models.Index(fields=["run", "id"], condition=Q(state="pending"), name="bill_run_item_pending"),
+            models.Index(fields=["contract", "run"], name="bill_run_item_by_contract"),
         )
 
     def __str__(self) -> str:
@@ -124,7 +202,18 @@ class UnbilledUsage(models.Model):
                 condition=Q(reason__in=["no_product", "no_price", "ambiguous", "no_contract", "parked"]),
                 name="unbilled_reason_is_known",
             ),
+            models.CheckConstraint(condition=Q(event_count__gte=0), name="unbilled_event_count_is_not_negative"),
         )
+        triggers = (
+            triggers.only_while_draft(
+                "unbilled_usage_changes_only_in_a_draft",
+                parent_table="billing_billrun",
+                parent_column="run_id",
+                message="What a run could not bill changes only while it is a draft.",
+            ),
+            triggers.never_truncated("unbilled_usage_is_never_emptied"),
+        )
+        indexes = (models.Index(fields=["customer", "series_id"], name="unbilled_usage_by_customer"),)
 
     def __str__(self) -> str:
         return f"{self.customer}: {self.quantity} ({self.get_reason_display()})"
