@@ -18,6 +18,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 
 from accounts.access import Actor, Permission
 from accounts.errors import CountinghouseError, PermissionMissing
+from accounts.request_context import current_request_id
 
 if TYPE_CHECKING:
     from accounts.models import User
@@ -46,7 +47,7 @@ def actor_of(request: HttpRequest) -> Actor:
     """Return the actor for the signed-in user of a request; worked out once a request."""
     known: Actor | None = getattr(request, "_actor", None)
     if known is None:
-        known = Actor.of(request.user, request_id=getattr(request, "request_id", ""))  # type: ignore[arg-type]
+        known = Actor.of(request.user, request_id=current_request_id())  # type: ignore[arg-type]
         request._actor = known  # type: ignore[attr-defined]  # noqa: SLF001 -- a note on our own request
     return known
 

@@ -1,0 +1,67 @@
+"""Amounts, prices and quantities in templates, formatted by pricing.money alone; the currency is always shown."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from django import template
+
+from pricing.money import format_percent, format_quantity, format_unit_price, plain, round_to_minor
+
+register = template.Library()
+
+# Staff read amounts beside their code, in one notation whatever the customer's locale: "USD 1,204.50".
+STAFF_LOCALE = "en_US"
+_SHORT_PLACES = 6
+
+
+@register.filter
+def money(amount: Decimal | None, currency: str) -> str:
+    """Write an amount with its currency, at the currency's minor unit: "USD 1,204.50"."""
+    return "–" if amount is None else f"{currency} {round_to_minor(amount, currency):,f}"
+
+
+@register.filter
+def amount_only(amount: Decimal | None, currency: str) -> str:
+    """Write an amount without its currency, for columns whose head names it."""
+    return "–" if amount is None else f"{round_to_minor(amount, currency):,f}"
+
+
+@register.filter
+def exact_money(amount: Decimal | None, currency: str) -> str:
+    """Write an amount with every digit that it has and its currency: "USD 0.00417"."""
+    if amount is None:
+        return "–"
+    rounded = round_to_minor(amount, currency)
+    digits = f"{rounded:,f}" if rounded == amount else f"{Decimal(plain(amount)):,f}"
+    return f"{currency} {digits}"
+
+
+@register.filter
+def unit_price(price: Decimal | str, currency: str) -> str:
+    """Write a unit price with its symbol and every digit that it has: "$0.0042"."""
+    return format_unit_price(Decimal(price), currency, STAFF_LOCALE)
+
+
+@register.filter
+def quantity(value: Decimal | str | None) -> str:
+    """Write a quantity with separators, shortened to six decimal places."""
+    return "–" if value is None else format_quantity(Decimal(value), STAFF_LOCALE, max_places=_SHORT_PLACES)
+
+
+@register.filter
+def exact_quantity(value: Decimal | str | None) -> str:
+    """Write a quantity with separators and every digit that it has."""
+    return "–" if value is None else format_quantity(Decimal(value), STAFF_LOCALE)
+
+
+@register.filter
+def percent(rate: Decimal | None) -> str:
+    """Write a rate that is in percent: "19%"."""
+    return "–" if rate is None else format_percent(rate, STAFF_LOCALE)
+
+
+@register.filter
+def change(rate: Decimal | None) -> str:
+    """Write a change in percent with its sign and one decimal: "+12.5%"."""
+    return "–" if rate is None else f"{rate:+.1f}%"

@@ -1,0 +1,164 @@
+// Dialogs, the drawer, charts and "select all" of the workbench pages. Everything works by data attributes, so that
+// templates hold no script.
+
+const colours = ["#0f766e", "#f59e0b", "#6366f1", "#ec4899", "#22c55e", "#0ea5e9", "#a855f7", "#ef4444", "#84cc16", "#64748b"];
+const charts = [];
+
+function chartOptions(kind, stacked, unit, small) {
+    const style = getComputedStyle(document.documentElement);
+    const dark = document.documentElement.classList.contains("dark");
+    const line = style.getPropertyValue(dark ? "--color-base-800" : "--color-base-200").trim();
+    const text = style.getPropertyValue(dark ? "--color-base-400" : "--color-base-500").trim();
+    const number = new Intl.NumberFormat("en-US", { maximumFractionDigits: 6 });
+    const short = new Intl.NumberFormat("en-US", { notation: "compact", maximumSignificantDigits: 3 });
+    return {
+        responsive: true,
+        maintainAspectRatio: false,
+        animation: false,
+        interaction: { mode: "index", intersect: false },
+        scales: {
+            x: { stacked, grid: { display: false }, border: { color: line }, ticks: { color: text, maxRotation: 0, autoSkip: true, autoSkipPadding: 12 }, display: !small },
+            y: { stacked, beginAtZero: true, grid: { color: line }, border: { display: false }, ticks: { color: text, maxTicksLimit: 6, callback: (value) => short.format(value) }, display: !small, title: { display: Boolean(unit) && !small, text: unit, color: text } },
+        },
+        plugins: {
+            legend: { display: !small, position: "bottom", labels: { color: text, boxWidth: 10, boxHeight: 10, usePointStyle: true, pointStyle: "rectRounded", padding: 14 } },
+            tooltip: { filter: (item) => item.parsed.y !== 0, callbacks: { label: (item) => `${item.dataset.label}: ${number.format(item.parsed.y)}${unit ? ` ${unit}` : ""}` } },
+        },
+    };
+}
+
+function drawCharts(root) {
+    for (const canvas of root.querySelectorAll("canvas[data-chart]")) {
+        const data = JSON.parse(document.getElementById(canvas.dataset.chart).textContent);
+        const kind = canvas.dataset.kind || "bar";
+        const stacked = canvas.dataset.stacked === "1";
+        const small = canvas.dataset.small === "1";
+        const datasets = data.series.map((series, index) => ({
+            label: series.label,
+            data: series.values.map(Number),
+            backgroundColor: colours[index % colours.length],
+            borderColor: colours[index % colours.length],
+            borderWidth: kind === "line" ? 2 : 0,
+            pointRadius: 0,
+            tension: 0.25,
+            maxBarThickness: 44,
+            borderRadius: stacked ? 0 : 3,
+        }));
+        const chart = new Chart(canvas, { type: kind, data: { labels: data.labels, datasets }, options: chartOptions(kind, stacked, data.unit || "", small) });
+        charts.push({ chart, kind, stacked, unit: data.unit || "", small });
+    }
+}
+
+function recolour() {
+    for (const { chart, kind, stacked, unit, small } of charts) {
+        chart.options = chartOptions(kind, stacked, unit, small);
+        chart.update("none");
+    }
+}
+
+function openDialog(id) {
+    const dialog = document.getElementById(id);
+    if (dialog && !dialog.open) {
+        dialog.showModal();
+    }
+}
+
+function countSelected(form) {
+    const boxes = form.querySelectorAll("[data-select]");
+    const chosen = [...boxes].filter((box) => box.checked);
+    const events = chosen.reduce((sum, box) => sum + Number(box.dataset.count || 1), 0);
+    for (const place of document.querySelectorAll(`[data-selected-of="${form.id}"]`)) {
+        place.textContent = events.toLocaleString("en-US");
+    }
+    for (const button of document.querySelectorAll(`[data-needs-selection="${form.id}"]`)) {
+        button.disabled = chosen.length === 0;
+    }
+    for (const box of boxes) {
+        box.closest("tr")?.toggleAttribute("data-on", box.checked);
+    }
+}
+
+document.addEventListener("click", (event) => {
+    const opener = event.target.closest("[data-opens]");
+    if (opener) {
+        openDialog(opener.dataset.opens);
+    }
+    const closer = event.target.closest("[data-closes]");
+    if (closer) {
+        closer.closest("dialog").close();
+    }
+    // A click on the backdrop has the dialog itself as its target.
+    if (event.target instanceof HTMLDialogElement && event.target.matches(".ch-dialog, .ch-drawer")) {
+        event.target.close();
+    }
+    const adder = event.target.closest("[data-adds-row]");
+    if (adder) {
+        const body = document.getElementById(adder.dataset.addsRow);
+        const copy = body.lastElementChild.cloneNode(true);
+        for (const input of copy.querySelectorAll("input")) {
+            input.value = "";
+        }
+        body.append(copy);
+        copy.querySelector("input").focus();
+    }
+    const remover = event.target.closest("[data-removes-row]");
+    if (remover && remover.closest("tbody").children.length > 1) {
+        remover.closest("tr").remove();
+    }
+});
+
+document.addEventListener("change", (event) => {
+    const all = event.target.closest("[data-select-all]");
+    if (all) {
+        for (const box of all.form.querySelectorAll("[data-select]")) {
+            box.checked = all.checked;
+        }
+    }
+    if (event.target.form && event.target.matches("[data-select], [data-select-all]")) {
+        countSelected(event.target.form);
+    }
+    if (event.target.matches("[data-submits]")) {
+        event.target.form.requestSubmit();
+    }
+    if (event.target.matches("[data-shows]")) {
+        for (const part of document.querySelectorAll("[data-for]")) {
+            part.hidden = !part.dataset.for.split(" ").includes(event.target.value);
+        }
+    }
+});
+
+// A form that was sent is not sent twice by an impatient second click.
+document.addEventListener("submit", (event) => {
+    if (event.target.method === "post" && !event.defaultPrevented) {
+        for (const button of event.target.querySelectorAll("button[type=submit], button:not([type])")) {
+            setTimeout(() => { button.disabled = true; });
+        }
+    }
+});
+window.addEventListener("pageshow", (event) => {
+    if (event.persisted) {
+        window.location.reload();
+    }
+});
+
+document.addEventListener("htmx:afterSwap", (event) => {
+    drawCharts(event.detail.target);
+    const drawer = event.detail.target.closest(".ch-drawer");
+    if (drawer) {
+        openDialog(drawer.id);
+    }
+});
+document.addEventListener("htmx:responseError", () => {
+    const place = document.getElementById("ch-problem");
+    if (place) {
+        place.hidden = false;
+    }
+});
+
+window.addEventListener("load", () => {
+    drawCharts(document);
+    for (const form of document.querySelectorAll("form[data-selection]")) {
+        countSelected(form);
+    }
+    new MutationObserver(recolour).observe(document.documentElement, { attributes: true, attributeFilter: ["class"] });
+});
