@@ -5,17 +5,27 @@ Usage tables carry `customer_id` in front and no foreign keys, so that the same 
 
 from __future__ import annotations
 
+import pgtrigger
 from django.contrib.postgres.constraints import ExclusionConstraint
-from django.contrib.postgres.fields import ArrayField, DateTimeRangeField, RangeOperators
+from django.contrib.postgres.fields import (
+    ArrayField,
+    DateTimeRangeField,
+    RangeOperators,
+)
 from django.db import models
 from django.db.models import F, Func, Q, Value
 from django.db.models.expressions import RawSQL
 
 from accounts.models import Customer, User, history
+from accounts.triggers import append_only, refuse, refuse_truncate
+from metering.fields import ExactNumberField
 
 
 class Meter(models.Model):
-    """How events of one type become a quantity."""
+    """How events of one type become a quantity.
+
+    What it counts never changes, or totals would stop agreeing with the events below them; a mended meter is a new one.
+    """
 
     class Aggregation(models.TextChoices):
         SUM = "sum", "Sum of a value"
@@ -25,8 +35,12 @@ class Meter(models.Model):
     name = models.CharField(max_length=150)
     event_type = models.CharField(max_length=200, db_index=True)
     aggregation = models.CharField(max_length=20, choices=Aggregation)
-    value_path = models.CharField("name of the value in the event's data", max_length=200, blank=True)
-    event_filter = models.JSONField("only events whose data holds", default=dict, blank=True)
+    value_path = models.CharField(
+        "name of the value in the event's data", max_length=200, blank=True
+    )
+    event_filter = models.JSONField(
+        "only events whose data holds", default=dict, blank=True
+    )
     unit = models.CharField(max_length=60)
     dimensions = ArrayField(models.CharField(max_length=80), default=list, blank=True)
     is_active = models.BooleanField("active", default=True)
@@ -37,10 +51,29 @@ class Meter(models.Model):
         ordering = ("name",)
         constraints = (
             models.UniqueConstraint(fields=["code"], name="meter_code_is_unique"),
-            models.CheckConstraint(condition=Q(aggregation__in=["sum", "count"]), name="meter_aggregation_is_known"),
             models.CheckConstraint(
-                condition=(Q(aggregation="count") & Q(value_path="")) | (~Q(aggregation="count") & ~Q(value_path="")),
+                condition=Q(aggregation__in=["sum", "count"]),
+                name="meter_aggregation_is_known",
+            ),
+            models.CheckConstraint(
+                condition=(Q(aggregation="count") & Q(value_path=""))
+                | (~Q(aggregation="count") & ~Q(value_path="")),
                 name="meter_has_a_value_unless_it_counts",
+            ),
+        )
+        triggers = (
+            refuse(
+                "meter_counts_the_same_for_ever",
+                operation=pgtrigger.Update,
+                condition=pgtrigger.AnyChange(
+                    "event_type",
+                    "aggregation",
+                    "value_path",
+                    "event_filter",
+                    "unit",
+                    "dimensions",
+                ),
+                sentence="What a meter counts never changes: deactivate it and define another.",
             ),
         )
 
@@ -55,7 +88,9 @@ class Subject(models.Model):
 
     class Meta:
         ordering = ("name",)
-        constraints = (models.UniqueConstraint(fields=["name"], name="subject_name_is_unique"),)
+        constraints = (
+            models.UniqueConstraint(fields=["name"], name="subject_name_is_unique"),
+        )
 
     def __str__(self) -> str:
         return self.name
@@ -64,8 +99,12 @@ class Subject(models.Model):
 class SubjectAssignment(models.Model):
     """A subject belongs to a customer for a period of time `[start, end)`."""
 
-    subject = models.ForeignKey(Subject, on_delete=models.PROTECT, related_name="assignments")
-    customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="subject_assignments")
+    subject = models.ForeignKey(
+        Subject, on_delete=models.PROTECT, related_name="assignments"
+    )
+    customer = models.ForeignKey(
+        Customer, on_delete=models.PROTECT, related_name="subject_assignments"
+    )
     valid_during = DateTimeRangeField()
 
     history = history()
@@ -76,7 +115,15 @@ class SubjectAssignment(models.Model):
             ExclusionConstraint(
                 name="subject_belongs_to_one_customer_at_a_time",
                 expressions=[
-                    (Func(F("subject"), F("subject"), Value("[]"), function="int8range"), RangeOperators.OVERLAPS),
+                    (
+                        Func(
+                            F("subject"),
+                            F("subject"),
+                            Value("[]"),
+                            function="int8range",
+                        ),
+                        RangeOperators.OVERLAPS,
+                    ),
                     ("valid_during", RangeOperators.OVERLAPS),
                 ],
             ),
@@ -107,7 +154,9 @@ class UsageBatch(models.Model):
     api_key_id = models.BigIntegerField(null=True)
     actor_label = models.CharField(max_length=254)
     received_at = models.DateTimeField(db_index=True)
-    transaction_id = models.BigIntegerField(db_default=RawSQL("(pg_current_xact_id()::text)::bigint", ()))
+    transaction_id = models.BigIntegerField(
+        db_default=RawSQL("(pg_current_xact_id()::text)::bigint", ())
+    )
     accepted = models.PositiveIntegerField()
     duplicates = models.PositiveIntegerField()
     quarantined = models.PositiveIntegerField()
@@ -117,20 +166,47 @@ class UsageBatch(models.Model):
     class Meta:
         ordering = ("-id",)
         verbose_name_plural = "usage batches"
+        indexes = (
+            models.Index(fields=["transaction_id"], name="usage_batch_by_transaction"),
+        )
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(door__in=["api", "file", "quarantine"]),
+                name="usage_door_is_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(accepted=0, earliest_at__isnull=True)
+                | Q(accepted__gt=0, earliest_at__isnull=False),
+                name="usage_batch_knows_its_earliest_event",
+            ),
+        )
+        triggers = append_only(
+            "usage_batch", sentence="A usage batch is a fact: it never changes."
+        )
 
     def __str__(self) -> str:
         return f"batch {self.pk} ({self.accepted} accepted)"
 
 
 class UsageIdentity(models.Model):
-    """An event's identity, counted once for ever: 128-bit BLAKE2b of source and id, with the content's hash."""
+    """An event's identity, taken once for ever: 128-bit BLAKE2b of source and id, with that of the content.
+
+    A quarantined event holds its identity too, so that one unique key decides between parallel senders whether an
+    event is new, a duplicate or a conflict.
+    """
 
     key = models.UUIDField(primary_key=True)
-    content_hash = models.BinaryField(max_length=16)
+    content_hash = models.UUIDField()
 
     class Meta:
         db_table = "usage_identity"
         verbose_name_plural = "usage identities"
+        triggers = append_only(
+            "usage_identity", sentence="An event's identity is taken for ever."
+        )
+
+    def __str__(self) -> str:
+        return str(self.key)
 
 
 class UsageSeries(models.Model):
@@ -150,6 +226,13 @@ class UsageSeries(models.Model):
                 name="usage_series_is_unique",
             ),
         )
+        triggers = append_only(
+            "usage_series",
+            sentence="Events and invoice lines name a series: it never changes.",
+        )
+
+    def __str__(self) -> str:
+        return f"series {self.pk}"
 
 
 class UsageDelta(models.Model):
@@ -158,61 +241,108 @@ class UsageDelta(models.Model):
     customer_id = models.BigIntegerField()
     series_id = models.BigIntegerField()
     hour = models.DateTimeField()
-    sum = models.DecimalField()
+    sum = ExactNumberField()
     count = models.BigIntegerField()
-    min = models.DecimalField()
-    max = models.DecimalField()
-    last = models.DecimalField()
+    min = ExactNumberField()
+    max = ExactNumberField()
+    last = ExactNumberField()
     last_at = models.DateTimeField()
     batch_id = models.BigIntegerField()
 
     class Meta:
         db_table = "usage_delta"
-        indexes = (models.Index(fields=["customer_id", "series_id", "hour"], name="usage_delta_by_series"),)
+        indexes = (
+            models.Index(
+                fields=["customer_id", "hour"], name="usage_delta_by_customer"
+            ),
+        )
+        triggers = (
+            refuse(
+                "usage_delta_never_changes",
+                operation=pgtrigger.Update,
+                sentence="A delta is folded into its hour or stays as it is.",
+            ),
+            refuse_truncate(
+                "usage_delta_is_never_emptied",
+                sentence="Deltas are folded, never thrown away.",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"delta {self.pk}"
 
 
 class UsageHour(models.Model):
     """The folded total of one hour of one series; a read adds the deltas that are not folded yet."""
 
-    pk = models.CompositePrimaryKey("customer_id", "series_id", "hour")
+    pk = models.CompositePrimaryKey("customer_id", "hour", "series_id")
     customer_id = models.BigIntegerField()
-    series_id = models.BigIntegerField()
     hour = models.DateTimeField()
-    sum = models.DecimalField()
+    series_id = models.BigIntegerField()
+    sum = ExactNumberField()
     count = models.BigIntegerField()
-    min = models.DecimalField()
-    max = models.DecimalField()
-    last = models.DecimalField()
+    min = ExactNumberField()
+    max = ExactNumberField()
+    last = ExactNumberField()
     last_at = models.DateTimeField()
 
     class Meta:
         db_table = "usage_hour"
 
+    def __str__(self) -> str:
+        return f"series {self.series_id} at {self.hour:%Y-%m-%d %H:00}"
+
 
 class UsageEvent(models.Model):
-    """One accepted event as it came; append-only, partitioned by month of `time` (the table is made by SQL)."""
+    """One accepted event as it came; append-only, partitioned by month of `time` (the table is made by SQL).
+
+    `series_ids` are the series it was counted in, so that the events behind a total are never guessed.
+    """
 
     pk = models.CompositePrimaryKey("customer_id", "time", "key")
     customer_id = models.BigIntegerField()
     time = models.DateTimeField()
     key = models.UUIDField()
+    batch_id = models.BigIntegerField()
     source = models.TextField()
     event_id = models.TextField()
     type = models.TextField()
     subject = models.TextField()
     data = models.JSONField()
-    batch_id = models.BigIntegerField()
+    series_ids = ArrayField(models.BigIntegerField())
 
     class Meta:
-        managed = False
         db_table = "usage_event"
+        triggers = append_only(
+            "usage_event", sentence="An accepted event is a fact: it never changes."
+        )
+
+    def __str__(self) -> str:
+        return f"{self.source} {self.event_id}"
+
+
+QUARANTINED_CONTENT = (
+    "key",
+    "content_hash",
+    "source",
+    "event_id",
+    "type",
+    "subject",
+    "time",
+    "data",
+    "first_seen_at",
+    "batch_id",
+)
 
 
 class QuarantinedEvent(models.Model):
     """A well-formed event that cannot be counted yet, kept whole, with the reason."""
 
     class Reason(models.TextChoices):
-        UNKNOWN_SUBJECT = "unknown_subject", "The subject belongs to no customer at that time"
+        UNKNOWN_SUBJECT = (
+            "unknown_subject",
+            "The subject belongs to no customer at that time",
+        )
         UNKNOWN_TYPE = "unknown_type", "No meter takes this type"
         MISSING_VALUE = "missing_value", "The value that the meter reads is missing"
         INVALID_VALUE = "invalid_value", "The value is not a number"
@@ -226,7 +356,7 @@ class QuarantinedEvent(models.Model):
         DISCARDED = "discarded", "Discarded"
 
     key = models.UUIDField()
-    content_hash = models.BinaryField(max_length=16)
+    content_hash = models.UUIDField()
     source = models.TextField()
     event_id = models.TextField()
     type = models.TextField()
@@ -241,13 +371,17 @@ class QuarantinedEvent(models.Model):
     seen_count = models.PositiveIntegerField(default=1)
     batch_id = models.BigIntegerField()
     closed_at = models.DateTimeField(null=True)
-    closed_by = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+")
+    closed_by = models.ForeignKey(
+        User, on_delete=models.PROTECT, null=True, related_name="+"
+    )
     closing_reason = models.TextField(blank=True)
 
     class Meta:
         ordering = ("-last_seen_at", "-id")
         constraints = (
-            models.UniqueConstraint(fields=["key"], name="quarantined_event_is_kept_once"),
+            models.UniqueConstraint(
+                fields=["key"], name="quarantined_event_is_kept_once"
+            ),
             models.CheckConstraint(
                 condition=Q(
                     reason__in=[
@@ -268,16 +402,54 @@ class QuarantinedEvent(models.Model):
                 name="quarantined_event_is_open_or_closed_with_a_time",
             ),
         )
-        indexes = (models.Index(fields=["status", "reason", "-last_seen_at"], name="quarantine_by_status"),)
+        indexes = (
+            models.Index(
+                fields=["status", "reason", "-last_seen_at"],
+                name="quarantine_by_status",
+            ),
+        )
+        triggers = (
+            refuse(
+                "quarantined_event_keeps_its_content",
+                operation=pgtrigger.Update,
+                condition=pgtrigger.AnyChange(*QUARANTINED_CONTENT),
+                sentence="A quarantined event's content never changes.",
+            ),
+            refuse(
+                "quarantined_event_closes_once",
+                operation=pgtrigger.Update,
+                condition=~pgtrigger.Q(old__status="open"),
+                sentence="A released or discarded event stays so.",
+            ),
+            refuse(
+                "quarantined_event_is_kept",
+                operation=pgtrigger.Delete,
+                sentence="A quarantined event is never deleted: release or discard it.",
+            ),
+            refuse_truncate(
+                "quarantine_is_never_emptied",
+                sentence="A quarantined event is never deleted: release or discard it.",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.source} {self.event_id}"
 
 
 class RefusedEvent(models.Model):
-    """An event or a file's row that was refused for good, with its position and why; append-only."""
+    """An event or a file's row that was refused for good, with its position and why; append-only.
+
+    `fingerprint` is a hash of what was refused and why: the same refusal is kept once however often a sender repeats it.
+    """
 
     class Reason(models.TextChoices):
         CONFLICT = "conflict", "Same identity, other content"
         MALFORMED = "malformed", "Not a valid event"
         NOT_USAGE = "not_usage", "Not a usage record"
+        FOREIGN_SUBJECT = (
+            "foreign_subject",
+            "The sender's key may not send for this subject",
+        )
 
     batch_id = models.BigIntegerField(db_index=True)
     position = models.PositiveIntegerField()
@@ -286,13 +458,25 @@ class RefusedEvent(models.Model):
     reason = models.CharField(max_length=30, choices=Reason)
     detail = models.TextField()
     payload = models.TextField()
+    fingerprint = models.UUIDField()
     refused_at = models.DateTimeField()
 
     class Meta:
         ordering = ("-id",)
         constraints = (
+            models.UniqueConstraint(
+                fields=["fingerprint"], name="refusal_is_kept_once"
+            ),
             models.CheckConstraint(
-                condition=Q(reason__in=["conflict", "malformed", "not_usage"]),
+                condition=Q(
+                    reason__in=["conflict", "malformed", "not_usage", "foreign_subject"]
+                ),
                 name="refusal_reason_is_known",
             ),
         )
+        triggers = append_only(
+            "refused_event", sentence="A refused event is a fact: it never changes."
+        )
+
+    def __str__(self) -> str:
+        return f"{self.get_reason_display()}: {self.detail}"
