@@ -21,6 +21,9 @@ class QuestionInvalid(CountinghouseError):
 
     code = "question_invalid"
 
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field[:60]}: {reason}")
+
 
 def answers(lines: Iterable[bytes]) -> Iterator[str]:
     """Answer each line of input with one line of JSON, in order; a bad line is answered with its error."""
@@ -41,13 +44,13 @@ def answer_question(question: Mapping[str, object]) -> dict[str, object]:
     """
     unknown = [key for key in question if key not in _FIELDS]
     if unknown:
-        raise QuestionInvalid(f"{str(unknown[0])[:60]}: is not a field; there are {', '.join(sorted(_FIELDS))}")
+        raise QuestionInvalid(unknown[0], f"is not a field; there are {', '.join(sorted(_FIELDS))}")
     price_spec = question.get("price")
     if not isinstance(price_spec, Mapping):
-        raise QuestionInvalid("price: must be an object")
+        raise QuestionInvalid("price", "must be an object")
     currency = question.get("currency")
     if not isinstance(currency, str):
-        raise QuestionInvalid("currency: must be a code such as EUR")
+        raise QuestionInvalid("currency", "must be a code such as EUR")
     minor_unit_exponent(currency)
     before = question.get("quantity_before")
     usage = Usage(_quantity(question), ZERO if before is None else _decimal("quantity_before", before))
@@ -62,11 +65,11 @@ def answer_question(question: Mapping[str, object]) -> dict[str, object]:
 def _quantity(question: Mapping[str, object]) -> Decimal:
     quantity, events = question.get("quantity"), question.get("events")
     if (quantity is None) == (events is None):
-        raise QuestionInvalid("Give either quantity or events.")
+        raise QuestionInvalid("quantity", "give either a quantity or events")
     if quantity is not None:
         return _decimal("quantity", quantity)
     if not isinstance(events, list):
-        raise QuestionInvalid("events: must be a list of decimal strings")
+        raise QuestionInvalid("events", "must be a list of decimal strings")
     return total(_decimal(f"events[{index}]", event) for index, event in enumerate(events))
 
 
@@ -74,16 +77,16 @@ def _decimal(field: str, value: object) -> Decimal:
     try:
         return parse_decimal(value)
     except CountinghouseError as error:
-        raise QuestionInvalid(f"{field}: {error}") from None
+        raise QuestionInvalid(field, str(error)) from None
 
 
 def _read(line: bytes) -> Mapping[str, object]:
     if len(line) > MAX_LINE_BYTES:
-        raise QuestionInvalid(f"The line is longer than {MAX_LINE_BYTES} bytes.")
+        raise QuestionInvalid("line", f"is longer than {MAX_LINE_BYTES} bytes")
     try:
         question = json.loads(line.decode("utf-8-sig"), object_pairs_hook=unique_fields)
     except (ValueError, RecursionError) as error:
-        raise QuestionInvalid(f"The line is not JSON: {error}"[:200]) from None
+        raise QuestionInvalid("line", f"is not JSON: {error}"[:200]) from None
     if not isinstance(question, dict):
-        raise QuestionInvalid("The line must be a JSON object.")
+        raise QuestionInvalid("line", "must be a JSON object")
     return question

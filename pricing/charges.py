@@ -1,7 +1,6 @@
-"""What one contract owes for one service period, before tax and credits: pure, so that bill runs, previews and
-simulations can not disagree.
+"""What one contract owes for one service period, before tax and credits.
 
-Three rules decide everything here:
+Pure, so that bill runs, previews and simulations can not disagree. Three rules decide everything here:
 
 - Tiers and allowances count from the start of the service period. Where a new price version takes over in the middle,
   its slice of usage is rated by its own price, on top of the quantity of the slices before.
@@ -109,7 +108,6 @@ class ChargeLine(NamedTuple):
 
 
 NO_USAGE: Final = MeteredUsage(ZERO, 0)
-NOT_BILLED: Final = Billed(ZERO, ZERO, 0)
 _NOTHING_BILLED: Final[Mapping[int, Billed]] = MappingProxyType({})
 
 
@@ -139,6 +137,16 @@ def slices(prices: Iterable[PriceInForce], service: Period) -> list[Slice]:
     return found
 
 
+class _Account(NamedTuple):
+    """What all products of one contract are charged with, for one billing period."""
+
+    terms: ContractTerms
+    usage: Mapping[int, MeteredUsage]
+    billed: Mapping[int, Billed]
+    whole: Period
+    service: Period
+
+
 def charges(
     *,
     terms: ContractTerms,
@@ -159,15 +167,14 @@ def charges(
     _require_prices(found, usage, billed)
     if service is None:
         return []
+    account = _Account(terms, usage, billed, period, service)
     lines: list[ChargeLine] = []
     for _, of_product in groupby(found, attrgetter("product_key")):
-        lines.extend(_product_lines(terms, list(of_product), usage, billed, whole=period, service=service))
+        lines.extend(_product_lines(account, of_product))
     return lines
 
 
-def _require_prices(
-    found: Sequence[Slice], usage: Mapping[int, MeteredUsage], billed: Mapping[int, Billed]
-) -> None:
+def _require_prices(found: Iterable[Slice], usage: Mapping[int, MeteredUsage], billed: Mapping[int, Billed]) -> None:
     """Nothing may be left out in silence because its price was not handed over."""
     known = {each.price_key for each in found}
     if not (known >= usage.keys() and known >= billed.keys()):
@@ -176,53 +183,40 @@ def _require_prices(
         raise UsageUnpriced(message)
 
 
-def _product_lines(
-    terms: ContractTerms,
-    of_product: Sequence[Slice],
-    usage: Mapping[int, MeteredUsage],
-    billed: Mapping[int, Billed],
-    *,
-    whole: Period,
-    service: Period,
-) -> Iterator[ChargeLine]:
+def _product_lines(account: _Account, of_product: Iterable[Slice]) -> Iterator[ChargeLine]:
     quantity_before = ZERO
     for each in of_product:
-        so_far = usage.get(each.price_key, NO_USAGE)
-        before = billed.get(each.price_key, NOT_BILLED)
-        line: ChargeLine | None
+        so_far = account.usage.get(each.price_key, NO_USAGE)
         if each.price.is_fee:
-            line = _fee_line(terms, each, so_far, before, whole=whole, service=service)
+            line = _fee_line(account, each, so_far)
         else:
-            line = _metered_line(terms, each, so_far, before, quantity_before=quantity_before)
+            line = _metered_line(account, each, so_far, quantity_before)
         if line is not None:
             yield line
         quantity_before = add(quantity_before, so_far.quantity)
 
 
-def _metered_line(
-    terms: ContractTerms, each: Slice, so_far: MeteredUsage, before: Billed, *, quantity_before: Decimal
-) -> ChargeLine | None:
-    if so_far == NO_USAGE and before == NOT_BILLED:
+def _metered_line(account: _Account, each: Slice, so_far: MeteredUsage, quantity_before: Decimal) -> ChargeLine | None:
+    before = account.billed.get(each.price_key)
+    if before is None and so_far == NO_USAGE:
         return None
-    charge = rate(each.price, Usage(so_far.quantity, quantity_before), terms.currency)
-    return _line_on_top(each, each.period, charge, so_far, before)
+    charge = rate(each.price, Usage(so_far.quantity, quantity_before), account.terms.currency)
+    return _line_on_top(each, charge, so_far, before)
 
 
-def _fee_line(
-    terms: ContractTerms, each: Slice, so_far: MeteredUsage, before: Billed, *, whole: Period, service: Period
-) -> ChargeLine | None:
+def _fee_line(account: _Account, each: Slice, so_far: MeteredUsage) -> ChargeLine | None:
     """The fee of the whole service period, by the price in force at its start; later prices have no say in it."""
+    terms, whole, service = account.terms, account.whole, account.service
+    before = account.billed.get(each.price_key)
     if each.period.start != service.start:
-        due, charge = ZERO, Charge(round_to_minor(ZERO, terms.currency), ZERO, (), terms.currency)
-    else:
-        due = ONE
-        charge = rate(each.price, Usage(ONE), terms.currency)
-        if service != whole:
-            charge = _prorated(charge, days_in(service, terms.time_zone), days_in(whole, terms.time_zone))
-    counted = MeteredUsage(due, so_far.event_count)
-    if counted == NO_USAGE and before == NOT_BILLED:
-        return None
-    return _line_on_top(each, service if due else each.period, charge, counted, before)
+        if before is None and not so_far.event_count:
+            return None
+        nothing = Charge(round_to_minor(ZERO, terms.currency), ZERO, (), terms.currency)
+        return _line_on_top(each, nothing, MeteredUsage(ZERO, so_far.event_count), before)
+    charge = rate(each.price, Usage(ONE), terms.currency)
+    if service != whole:
+        charge = _prorated(charge, days_in(service, terms.time_zone), days_in(whole, terms.time_zone))
+    return _line_on_top(each._replace(period=service), charge, MeteredUsage(ONE, so_far.event_count), before)
 
 
 def _prorated(charge: Charge, days: int, of_days: int) -> Charge:
@@ -231,14 +225,12 @@ def _prorated(charge: Charge, days: int, of_days: int) -> Charge:
     return Charge(round_to_minor(exact, charge.currency), exact, (*charge.steps, step), charge.currency)
 
 
-def _line_on_top(
-    each: Slice, period: Period, charge: Charge, so_far: MeteredUsage, before: Billed
-) -> ChargeLine | None:
+def _line_on_top(each: Slice, charge: Charge, so_far: MeteredUsage, before: Billed | None) -> ChargeLine | None:
     """The line for what is not billed yet, or None where that is nothing."""
-    quantity, exact, amount, steps = so_far.quantity, charge.exact, charge.amount, charge.steps
-    event_count = so_far.event_count - before.event_count
-    if before != NOT_BILLED:
-        quantity = subtract(quantity, before.quantity)
+    quantity, event_count = so_far
+    exact, amount, steps = charge.exact, charge.amount, charge.steps
+    if before is not None:
+        quantity, event_count = subtract(quantity, before.quantity), event_count - before.event_count
         exact = subtract(exact, before.amount)
         amount = round_to_minor(exact, charge.currency)
         facts = {"quantity": before.quantity, "billed_amount": before.amount}
@@ -246,13 +238,5 @@ def _line_on_top(
         if not quantity and not event_count and not amount:
             return None
     return ChargeLine(
-        product_key=each.product_key,
-        price_key=each.price_key,
-        period=period,
-        quantity=quantity,
-        exact=exact,
-        amount=amount,
-        currency=charge.currency,
-        steps=steps,
-        event_count=event_count,
+        each.product_key, each.price_key, each.period, quantity, exact, amount, charge.currency, steps, event_count
     )

@@ -79,7 +79,7 @@ MINOR_UNIT_EXPONENTS: Final = MappingProxyType(
 
 _QUANTA: Final = {code: Decimal(1).scaleb(-exponent) for code, exponent in MINOR_UNIT_EXPONENTS.items()}
 
-# ASCII digits only: `Decimal` itself would also take "1_000", " 1 ", "١" and "Infinity".
+# ASCII digits only: `Decimal` itself would also take "1_000", " 1 ", Arabic digits and "Infinity".
 _DECIMAL: Final = re.compile(r"-?[0-9]+(?:\.[0-9]+)?", re.ASCII)
 # CLDR puts a space between a symbol of letters and the number ("KWD 5.000"); babel leaves it out.
 _CODE_BESIDE_DIGIT: Final = re.compile(r"(?<=[^\W\d_])(?=\d)|(?<=\d)(?=[^\W\d_])")
@@ -144,7 +144,7 @@ def round_to_minor(amount: Decimal, currency: str) -> Decimal:
     if quantum is None:
         quantum = Decimal(1).scaleb(-minor_unit_exponent(currency))
     rounded = amount.quantize(quantum, ROUND_HALF_UP, _WIDE)
-    return rounded if rounded else rounded.copy_abs()  # there is no minus zero in a ledger
+    return rounded or rounded.copy_abs()  # there is no minus zero in a ledger
 
 
 def is_exact_to_minor(amount: Decimal, currency: str) -> bool:
@@ -238,7 +238,7 @@ def parse_decimal(text: object, max_digits: int = MAX_DIGITS) -> Decimal:
         message = f"{text[:50]!r} has more than {max_digits} digits"
         raise DecimalInvalid(message)
     value = Decimal(text)
-    return value if value else value.copy_abs()
+    return value or value.copy_abs()
 
 
 def _kind_of(value: object) -> str:

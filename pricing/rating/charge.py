@@ -49,7 +49,7 @@ class Step(NamedTuple):
         return {"kind": self.kind.value, **facts, "amount": plain(self.amount)}
 
     def divided(self, amount: Decimal, divisor: Decimal) -> Step:
-        """This step, worked out in units of the meter, in units of the price and with its true amount."""
+        """Turn a step worked out in units of the meter into units of the price, with its true amount."""
         facts = {
             key: quotient(fact, divisor) if key in _IN_METER_UNITS and isinstance(fact, Decimal) else fact
             for key, fact in self.facts.items()
@@ -57,7 +57,7 @@ class Step(NamedTuple):
         return Step(self.kind, amount, facts)
 
     def taken_back(self) -> Step:
-        """This step with the other sign."""
+        """Give the step the other sign."""
         facts = {
             key: fact.copy_negate() if key in _TURN_WITH_SIGN and isinstance(fact, Decimal) and fact else fact
             for key, fact in self.facts.items()

@@ -6,9 +6,8 @@ from decimal import Decimal
 
 from accounts.errors import CountinghouseError
 from pricing.money import ONE, ZERO, add, plain, quotient, round_to_minor, subtract
-from pricing.rating.charge import Charge, Step, StepKind, Usage
+from pricing.rating.charge import Charge, Fact, Step, StepKind, Usage
 from pricing.rating.price import Price
-
 
 
 class QuantityNegative(CountinghouseError):
@@ -68,7 +67,7 @@ def _note_conversion(price: Price, quantity: Decimal, units: Decimal, steps: lis
     options = price.options
     if options.round_quantity is None and options.divide_by == ONE:
         return
-    facts: dict[str, Decimal | int | str | None] = {"quantity": quantity, "divide_by": options.divide_by}
+    facts: dict[str, Fact] = {"quantity": quantity, "divide_by": options.divide_by}
     if options.round_quantity is not None:
         facts["mode"] = options.round_quantity.mode.value
         facts["places"] = options.round_quantity.places

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
 from pricing.money import ONE, ZERO, add, multiply, plain, subtract
-from pricing.rating.charge import Step, StepKind
+from pricing.rating.charge import Fact, Step, StepKind
 from pricing.rating.spec import SpecReader
 
 MAX_TIERS: Final = 1000
@@ -46,13 +46,13 @@ class PerUnit:
     unit_price: Decimal
     counts_quantity = True
 
-    def charge(self, before: Decimal, after: Decimal, steps: list[Step], *, fresh: bool) -> Decimal:  # noqa: ARG002
+    def charge(self, before: Decimal, after: Decimal, steps: list[Step], *, fresh: bool) -> Decimal:
         quantity = subtract(after, before)
         amount = multiply(quantity, self.unit_price)
         steps.append(Step(StepKind.PER_UNIT, amount, {"quantity": quantity, "unit_price": self.unit_price}))
         return amount
 
-    def scaled(self, factor: Decimal) -> PerUnit:  # noqa: ARG002 - the price of a unit is what does not scale
+    def scaled(self, factor: Decimal) -> PerUnit:
         return self
 
     def spec(self) -> dict[str, object]:
@@ -66,7 +66,7 @@ class Flat:
     amount: Decimal
     counts_quantity = False
 
-    def charge(self, before: Decimal, after: Decimal, steps: list[Step], *, fresh: bool) -> Decimal:  # noqa: ARG002
+    def charge(self, before: Decimal, after: Decimal, steps: list[Step], *, fresh: bool) -> Decimal:
         due = self.amount if fresh else ZERO
         steps.append(Step(StepKind.FLAT, due, {"flat_amount": due}))
         return due
@@ -130,7 +130,7 @@ class Graduated:
             if flat:
                 amount = add(amount, flat)
             total = add(total, amount)
-            facts = {
+            facts: dict[str, Fact] = {
                 "tier": number,
                 "from": lower,
                 "up_to": upper,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta, timezone
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -174,7 +175,7 @@ def test_the_parts_of_a_cut_period_tile_it(offsets: list[int], month: Month) -> 
 
     assert parts[0].start == period.start
     assert parts[-1].end == period.end
-    assert all(one.end == other.start for one, other in zip(parts, parts[1:], strict=False))
+    assert all(one.end == other.start for one, other in pairwise(parts))
 
 
 def test_a_month_is_read_and_written() -> None:
@@ -185,7 +186,8 @@ def test_a_month_is_read_and_written() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "2026", "2026-13", "2026-00", "2026-1", "26-10", "2026-10-01", "2026/10", " 2026-10", "0000-01", "9999-01"]
+    "text",
+    ["", "2026", "2026-13", "2026-00", "2026-1", "26-10", "2026-10-01", "2026/10", " 2026-10", "0000-01", "9999-01"],
 )
 def test_what_is_not_a_month_is_refused(text: str) -> None:
     with pytest.raises(MonthInvalid):

@@ -229,7 +229,8 @@ def test_large_numbers_stay_exact_whatever_the_context_of_the_thread() -> None:
         pytest.param(option(PER_UNIT, tiers=[]), "tiers", "not a field", id="field of another model"),
         pytest.param(option(PER_UNIT, divide_by="0"), "divide_by", "above zero", id="division by zero"),
         pytest.param(option(PER_UNIT, divide_by="-1"), "divide_by", "negative", id="negative divisor"),
-        pytest.param(option(PER_UNIT, included_quantity="-1"), "included_quantity", "negative", id="negative allowance"),
+        pytest.param(option(PER_UNIT, included_quantity="-1"), "included_quantity", "negative",
+                     id="negative allowance"),
         pytest.param(option(PER_UNIT, minimum_amount="2", maximum_amount="1"), "minimum_amount", "above the maximum",
                      id="minimum above maximum"),
         pytest.param(option(PER_UNIT, multipliers=[{}]), "multipliers", "not offered", id="multipliers"),
@@ -304,9 +305,9 @@ def test_a_long_list_of_problems_is_cut_in_the_message() -> None:
 
 
 @pytest.mark.parametrize("spec", [None, [], "per_unit", 3])
-def test_a_price_is_an_object(spec: Any) -> None:
+def test_a_price_is_an_object(spec: object) -> None:
     with pytest.raises(PriceInvalid, match="must be a JSON object"):
-        parse_price(spec)
+        parse_price(spec)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
