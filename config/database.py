@@ -81,7 +81,7 @@ def main(arguments: list[str]) -> int:
                     # The terminal told the command as well; it decides when it ends.
                     continue
     except (DatabaseUnusable, EmbeddedPostgresFailed) as error:
-        print(error, file=sys.stderr)  # noqa: T201 -- a program
+        print(error, file=sys.stderr)
         return 1
 
 

@@ -1,5 +1,6 @@
 """Reading a database address, `postgresql://user:password@host:port/name?option=value`."""
 
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 
@@ -7,7 +8,7 @@ class DatabaseUrlInvalid(ValueError):
     """The address is not one of a Postgres database."""
 
 
-def connection_settings(url: str) -> dict[str, object]:
+def connection_settings(url: str) -> dict[str, Any]:
     """Return Django's DATABASES entry for a Postgres address.
 
     A unix socket is given as libpq wants it, `postgresql://user@/name?host=/folder`. Other

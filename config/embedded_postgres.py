@@ -126,8 +126,8 @@ def _make_cluster(folder: Path) -> None:
     if os.geteuid() == 0:
         _open_to_unprivileged_user(folder)
     folder.chmod(stat.S_IRWXU)
-    options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale-provider=builtin", "--locale=C.UTF-8"]
-    _execute("initdb", "--pgdata", str(folder), *options)
+    locale = ["--encoding=UTF8", "--locale-provider=builtin", "--locale=C.UTF-8"]
+    _execute("initdb", "--pgdata", str(folder), "--username=postgres", "--auth=trust", *locale)
 
 
 def _open_to_unprivileged_user(folder: Path) -> None:
@@ -135,7 +135,7 @@ def _open_to_unprivileged_user(folder: Path) -> None:
     try:
         user = pwd.getpwnam(UNPRIVILEGED_USER)
     except KeyError:
-        subprocess.run(["useradd", "--system", UNPRIVILEGED_USER], check=True, capture_output=True)  # noqa: S607 -- found by PATH, as root
+        subprocess.run(["useradd", "--system", UNPRIVILEGED_USER], check=True, capture_output=True)  # noqa: S603, S607
         user = pwd.getpwnam(UNPRIVILEGED_USER)
     os.chown(folder, user.pw_uid, user.pw_gid)
     binaries = _binaries()
@@ -177,7 +177,9 @@ def _start(folder: Path, *, durable: bool) -> None:
 
 def _stop(folder: Path) -> None:
     if _is_running(folder):
-        _execute("pg_ctl", "stop", "--pgdata", str(folder), "--mode=fast", "--wait", f"--timeout={STOP_TIMEOUT_SECONDS}")
+        _execute(
+            "pg_ctl", "stop", "--pgdata", str(folder), "--mode=fast", "--wait", f"--timeout={STOP_TIMEOUT_SECONDS}"
+        )
 
 
 def _wait_until_ready(folder: Path) -> None:

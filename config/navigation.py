@@ -100,7 +100,14 @@ class _Places:
             return None
         link = reverse(name)
         active = self.path.startswith((link, *more_starts))
-        return {"title": title, "icon": icon, "link": link, "active": active, "badge": badge, "badge_variant": "warning"}
+        return {
+            "title": title,
+            "icon": icon,
+            "link": link,
+            "active": active,
+            "badge": badge,
+            "badge_variant": "warning",
+        }
 
     def records(self, title: str, icon: str, model: str, needs: Permission, *more_starts: str) -> Item | None:
         """Link to the records of a model such as "accounts.customer"."""

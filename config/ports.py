@@ -20,7 +20,7 @@ def refuse_taken(port: int, *, host: str = "127.0.0.1") -> None:
             listener.bind((host, port))
             listener.listen()
         except (OSError, OverflowError) as error:
-            message = f"Port {port} on {host} cannot be used: {error}. Choose another: make run PORT={port % 60000 + 100}"
+            message = f"Port {port} of {host} cannot be used: {error}. Choose another, as in: make run PORT=8100"
             raise PortTaken(message) from error
 
 

@@ -24,4 +24,4 @@ class DatabaseFeatures(features.DatabaseFeatures):
 
 class DatabaseWrapper(base.DatabaseWrapper):
     features_class = DatabaseFeatures
-    data_types = {**base.DatabaseWrapper.data_types, "DecimalField": _decimal_column}  # noqa: RUF012 -- as Django has it
+    data_types: dict[str, Any] = {**base.DatabaseWrapper.data_types, "DecimalField": _decimal_column}

@@ -26,14 +26,16 @@ SECRET_KEY = os.environ["SECRET_KEY"]
 ALLOWED_HOSTS = [host.strip() for host in os.environ["ALLOWED_HOSTS"].split(",")]
 CSRF_TRUSTED_ORIGINS = [f"https://{host}" for host in ALLOWED_HOSTS if host != "*"]
 
-DATABASES = {"default": {**connection_settings(os.environ["DATABASE_URL"]), "CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}}
+DATABASES = {"default": connection_settings(os.environ["DATABASE_URL"])}
+DATABASES["default"] |= {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
 
 EMAIL_HOST = os.environ["EMAIL_HOST"]
 EMAIL_PORT = int(os.environ["EMAIL_PORT"])
 EMAIL_HOST_USER = os.environ["EMAIL_HOST_USER"]
 EMAIL_HOST_PASSWORD = os.environ["EMAIL_HOST_PASSWORD"]
-# 465 is SMTP inside TLS; every other port begins in clear text and is upgraded before anything is said.
-EMAIL_USE_SSL = EMAIL_PORT == 465
+SMTP_INSIDE_TLS_PORT = 465
+# Every other port begins in clear text and is upgraded before anything is said.
+EMAIL_USE_SSL = EMAIL_PORT == SMTP_INSIDE_TLS_PORT
 EMAIL_USE_TLS = not EMAIL_USE_SSL
 EMAIL_TIMEOUT = 30
 DEFAULT_FROM_EMAIL = os.environ["DEFAULT_FROM_EMAIL"]

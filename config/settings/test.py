@@ -2,8 +2,9 @@
 
 import os
 
+from config.settings.api import REST_FRAMEWORK
 from config.settings.local import *  # noqa: F403 -- how Django settings extend one another
-from config.settings.local import DATABASES, REST_FRAMEWORK
+from config.settings.local import DATABASES
 
 DEBUG = False
 ALLOWED_HOSTS = ["127.0.0.1", "localhost", "testserver"]
