@@ -15,7 +15,7 @@ from django.db import transaction
 from accounts.errors import PermissionMissing
 
 if TYPE_CHECKING:
-    from accounts.models import User
+    from accounts.models import ApiKey, User
 
 
 class Permission(StrEnum):
@@ -117,6 +117,14 @@ ROLE_PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
 }
 
 
+# What an API key's scope allows, in the words of the verbs.
+SCOPE_PERMISSIONS: Mapping[str, Permission] = {
+    "events:write": Permission.LOAD_USAGE,
+    "usage:read": Permission.VIEW_USAGE,
+    "invoices:read": Permission.VIEW_INVOICES,
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actor:
     """The one on whose behalf a write happens: a member of staff, an API key, or a job of the house itself."""
@@ -133,6 +141,12 @@ class Actor:
         """Return the actor for a signed-in user; a deactivated user may do nothing."""
         granted = frozenset(name.removeprefix("accounts.") for name in user.get_all_permissions())
         return cls(label=user.email, user_id=user.pk, permissions=granted, request_id=request_id)
+
+    @classmethod
+    def of_key(cls, key: ApiKey, *, request_id: str = "") -> Actor:
+        """Return the actor for a program that came in with an API key; its scopes are its only rights."""
+        granted = frozenset(SCOPE_PERMISSIONS[scope].value for scope in key.scopes)
+        return cls(label=f"api-key:{key.prefix} {key.name}", api_key_id=key.pk, permissions=granted, request_id=request_id)
 
     @classmethod
     def system(cls, job: str = "system", *, request_id: str = "") -> Actor:

@@ -28,10 +28,14 @@ def save(
     at: datetime,
 ) -> None:
     """Save one record and its history row; to be called inside the verb's transaction."""
-    instance._history_user = _user(actor)  # type: ignore[attr-defined]  # noqa: SLF001 -- simple_history's own names
-    instance._history_date = at  # type: ignore[attr-defined]  # noqa: SLF001
-    instance._change_reason = reason or None  # type: ignore[attr-defined]  # noqa: SLF001
+    _stamp(instance, reason=reason, actor=actor, at=at)
     instance.save(update_fields=update_fields)
+
+
+def delete(instance: models.Model, *, reason: str, actor: Actor, at: datetime) -> None:
+    """Delete one record that is no fact of record; its history stays and says who removed it and why."""
+    _stamp(instance, reason=reason, actor=actor, at=at)
+    instance.delete()
 
 
 def bulk_create(
@@ -74,6 +78,12 @@ def bulk_update(
         default_date=at,
     )
     return changed
+
+
+def _stamp(instance: models.Model, *, reason: str, actor: Actor, at: datetime) -> None:
+    instance._history_user = _user(actor)  # type: ignore[attr-defined]  # noqa: SLF001 -- simple_history's own names
+    instance._history_date = at  # type: ignore[attr-defined]  # noqa: SLF001
+    instance._change_reason = reason or None  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 def _user(actor: Actor) -> User | None:

@@ -13,6 +13,7 @@ from django.db import models
 from django.db.models import F, Func, Q
 from django.db.models.functions import Lower
 from django.db.models.lookups import Exact
+from django.utils import timezone
 from simple_history.models import HistoricalRecords
 
 from accounts.access import Permission
@@ -73,7 +74,7 @@ class User(AbstractBaseUser, PermissionsMixin):
     name = models.CharField(max_length=150)
     is_staff = models.BooleanField("may sign in here", default=True)
     is_active = models.BooleanField("active", default=True)
-    date_joined = models.DateTimeField(auto_now_add=True)
+    date_joined = models.DateTimeField(default=timezone.now)
 
     # Not kept: a column written at each sign-in would fill the history with rows that nobody edited.
     last_login = None
@@ -153,6 +154,10 @@ class LegalEntity(PostalAddress):
                 name="legal_entity_tax_rate_is_a_percentage",
             ),
         )
+        triggers = (
+            # Periods and documents hang on these; a company that changes them is opened anew.
+            pgtrigger.ReadOnly(name="legal_entity_currency_and_zone_are_settled", fields=["currency", "time_zone"]),
+        )
 
     def __str__(self) -> str:
         return self.name
@@ -177,7 +182,7 @@ class Customer(PostalAddress):
     purchase_order = models.CharField("purchase order", max_length=64, blank=True)
     parent = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="children")
     is_active = models.BooleanField("active", default=True)
-    created_at = models.DateTimeField(auto_now_add=True)
+    created_at = models.DateTimeField(default=timezone.now)
 
     history = history()
 
@@ -198,6 +203,9 @@ class Customer(PostalAddress):
                 name="customer_is_not_its_own_parent",
             ),
             models.CheckConstraint(condition=Q(payment_terms_days__lte=365), name="customer_terms_are_within_a_year"),
+        )
+        triggers = (
+            pgtrigger.ReadOnly(name="customer_entity_and_currency_are_settled", fields=["legal_entity", "currency"]),
         )
 
     def __str__(self) -> str:
@@ -316,6 +324,8 @@ class AuditEntry(models.Model):
 
 class ApprovalPolicy(models.Model):
     """Who may approve a kind of request, how many must, and from which amount on the rule holds."""
+
+    MOST_APPROVALS = 5
 
     kind = models.CharField(max_length=60)
     from_amount = models.DecimalField(max_digits=20, decimal_places=4, default=0)

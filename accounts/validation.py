@@ -1,4 +1,4 @@
-"""Checks of single values that a model field can name: a time zone, a locale."""
+"""Checks what people typed: single values that a model field can name, and the fields of a whole record."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import zoneinfo
 
 from babel import Locale, UnknownLocaleError
 from django.core.exceptions import ValidationError
+from django.db import models
+
+from accounts.errors import DetailsInvalid, ReasonMissing
 
 
 def check_time_zone(name: str) -> None:
@@ -22,3 +25,33 @@ def check_locale(name: str) -> None:
     except (ValueError, UnknownLocaleError) as error:
         msg = f"“{name}” is not a locale; use a name such as de_DE."
         raise ValidationError(msg) from error
+
+
+def require_valid(instance: models.Model) -> None:
+    """Raise DetailsInvalid, naming every field that does not hold what its model asks for; reads no database."""
+    relations = {field.name for field in instance._meta.fields if field.is_relation}
+    try:
+        instance.clean_fields(exclude=relations)
+    except ValidationError as error:
+        raise DetailsInvalid(error.message_dict) from error
+
+
+def require_reason(reason: str) -> None:
+    """Raise ReasonMissing unless somebody wrote why."""
+    if not reason.strip():
+        raise ReasonMissing
+
+
+def change_fields(instance: models.Model, values: dict[str, object]) -> dict[str, dict[str, object]]:
+    """Set the values on the instance; return what differs, as {field: {"before": ..., "after": ...}}.
+
+    Raises: DetailsInvalid.
+    """
+    changes: dict[str, dict[str, object]] = {}
+    for name, after in values.items():
+        before = getattr(instance, name)
+        if before != after:
+            setattr(instance, name, after)
+            changes[name] = {"before": before, "after": after}
+    require_valid(instance)
+    return changes

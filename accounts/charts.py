@@ -1,0 +1,48 @@
+"""Figures for a chart on a page, with the same figures as rows of a table for those who cannot see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """One line of the table below a chart."""
+
+    label: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """What a page hands to its chart: labels along the bottom and one series or more above them."""
+
+    data: Mapping[str, object]
+    names: tuple[str, ...]
+    rows: tuple[TableRow, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to draw."""
+        return not self.rows or not self.names
+
+
+def chart(
+    *,
+    labels: Sequence[str],
+    series: Mapping[str, Sequence[Decimal]],
+    write: Callable[[str, Decimal], str],
+    unit: str = "",
+) -> Chart:
+    """Lay figures out; `write` turns a value of a series into the text of the table.
+
+    The browser draws with its own numbers, so a bar may be off by less than a pixel; the table is exact.
+    """
+    drawn = [{"label": name, "values": [f"{value:f}" for value in values]} for name, values in series.items()]
+    rows = tuple(
+        TableRow(label, tuple(write(name, values[index]) for name, values in series.items()))
+        for index, label in enumerate(labels)
+    )
+    return Chart(data={"labels": list(labels), "series": drawn, "unit": unit}, names=tuple(series), rows=rows)

@@ -1,0 +1,62 @@
+"""Keeps the policies of the approval engine: who may approve what, and how many must."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+
+from django.db import transaction
+
+from accounts import audit, history
+from accounts.access import Actor, Permission
+from accounts.approvals import kind_of
+from accounts.errors import DetailsInvalid
+from accounts.models import ApprovalPolicy
+from accounts.validation import change_fields, require_reason
+
+
+@transaction.atomic
+def set_approval_policy(
+    *,
+    kind: str,
+    from_amount: Decimal,
+    permission: Permission,
+    approvals_required: int,
+    reason: str,
+    actor: Actor,
+    at: datetime,
+) -> ApprovalPolicy:
+    """Say who approves requests of a kind from an amount on, in place of what was said before for that amount.
+
+    Requests that are already pending keep the policy under which they were made.
+
+    Raises: PermissionMissing, ReasonMissing, ApprovalKindUnknown, DetailsInvalid.
+    """
+    actor.require(Permission.EDIT_STAFF)
+    require_reason(reason)
+    kind_of(kind)
+    _require_in_range(from_amount=from_amount, approvals_required=approvals_required)
+    policy = ApprovalPolicy.objects.select_for_update().filter(kind=kind, from_amount=from_amount).first()
+    if policy is None:
+        policy = ApprovalPolicy(kind=kind, from_amount=from_amount, approvals_required=0)
+    changes = change_fields(policy, {"permission": permission.value, "approvals_required": approvals_required})
+    if not changes:
+        return policy
+
+    history.save(policy, reason=reason, actor=actor, at=at)
+    audit.record(
+        actor=actor,
+        verb="approval_policy.set",
+        subject=policy,
+        at=at,
+        reason=reason,
+        data={"changes": changes},
+    )
+    return policy
+
+
+def _require_in_range(*, from_amount: Decimal, approvals_required: int) -> None:
+    if from_amount < 0:
+        raise DetailsInvalid({"from_amount": ["A threshold is not negative."]})
+    if not 1 <= approvals_required <= ApprovalPolicy.MOST_APPROVALS:
+        raise DetailsInvalid({"approvals_required": ["Between one and five people approve."]})
