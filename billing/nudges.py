@@ -12,10 +12,10 @@ from kombu.exceptions import OperationalError
 
 logger = logging.getLogger(__name__)
 
-DRAFT_RUN: Final = "billing.draft_run"
-ISSUE_RUN: Final = "billing.issue_run"
-MAKE_DOCUMENTS: Final = "billing.make_documents"
-DELIVER_INVOICES: Final = "billing.deliver_invoices"
+DRAFT_RUN: Final = "billing.tasks.draft_run"
+ISSUE_RUN: Final = "billing.tasks.issue_run"
+MAKE_DOCUMENTS: Final = "billing.tasks.make_documents"
+DELIVER_INVOICES: Final = "billing.tasks.deliver_invoices"
 
 
 def nudge(task: str, **arguments: int) -> None:

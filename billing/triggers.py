@@ -26,7 +26,7 @@ def refuse_when(
         name=rule,
         when=pgtrigger.Before,
         operation=operation,
-        condition=None if condition is None else pgtrigger.Condition(condition),
+        condition=None if condition is None else pgtrigger.Condition(f"({condition})"),
         func=_refuse(rule, message),
     )
 
@@ -101,7 +101,7 @@ RUN_NAMES_ITS_OWN_APPROVAL = pgtrigger.Trigger(
     name="bill_run_names_its_own_approval",
     when=pgtrigger.Before,
     operation=pgtrigger.Update,
-    condition=pgtrigger.Condition("OLD.status = 'in_review' AND NEW.status = 'approved'"),
+    condition=pgtrigger.Condition("(OLD.status = 'in_review' AND NEW.status = 'approved')"),
     func=f"""
         IF NOT EXISTS (
             SELECT FROM accounts_approvalrequest request
@@ -117,7 +117,7 @@ ISSUED_RUN_HAS_NOTHING_LEFT = pgtrigger.Trigger(
     name="issued_bill_run_has_nothing_left",
     when=pgtrigger.Before,
     operation=pgtrigger.Update,
-    condition=pgtrigger.Condition("OLD.status <> 'issued' AND NEW.status = 'issued'"),
+    condition=pgtrigger.Condition("(OLD.status <> 'issued' AND NEW.status = 'issued')"),
     func=f"""
         IF EXISTS (
             SELECT FROM billing_invoice invoice
@@ -133,7 +133,7 @@ INVOICE_IS_APPROVED_WITH_ITS_RUN = pgtrigger.Trigger(
     name="invoice_is_approved_with_its_run",
     when=pgtrigger.Before,
     operation=pgtrigger.Update,
-    condition=pgtrigger.Condition("OLD.status <> 'approved' AND NEW.status = 'approved'"),
+    condition=pgtrigger.Condition("(OLD.status <> 'approved' AND NEW.status = 'approved')"),
     func=f"""
         IF (SELECT status FROM billing_billrun WHERE id = NEW.bill_run_id) IS DISTINCT FROM 'approved' THEN
             {_refuse("invoice_is_approved_with_its_run", "An invoice is approved with its run, not alone.")}
@@ -147,7 +147,7 @@ INVOICE_HEADER_MATCHES_ITS_LINES = pgtrigger.Trigger(
     name="invoice_header_matches_its_lines",
     when=pgtrigger.Before,
     operation=pgtrigger.Update,
-    condition=pgtrigger.Condition("OLD.status = 'draft' AND NEW.status NOT IN ('draft', 'void')"),
+    condition=pgtrigger.Condition("(OLD.status = 'draft' AND NEW.status NOT IN ('draft', 'void'))"),
     func=f"""
         IF NEW.net_amount IS DISTINCT FROM (
             SELECT coalesce(sum(amount), 0) FROM billing_invoiceline WHERE invoice_id = NEW.id
@@ -165,7 +165,7 @@ def _deferred(name: str, func: str, *, condition: str | None = None) -> pgtrigge
         when=pgtrigger.After,
         timing=pgtrigger.Deferred,
         operation=pgtrigger.Insert,
-        condition=None if condition is None else pgtrigger.Condition(condition),
+        condition=None if condition is None else pgtrigger.Condition(f"({condition})"),
         func=func,
     )
 

@@ -66,6 +66,10 @@ class InvoiceSeries(models.Model):
         constraints = (
             models.UniqueConstraint(fields=["legal_entity", "year"], name="legal_entity_has_one_series_per_year"),
             models.UniqueConstraint(fields=["prefix", "year"], name="invoice_series_prefix_is_unique_per_year"),
+            models.UniqueConstraint(
+                fields=["id", "legal_entity"],
+                name="invoice_series_legal_entity_can_be_referenced",
+            ),
             models.CheckConstraint(condition=Q(next_number__gte=1), name="invoice_series_starts_at_one"),
         )
         triggers = (

@@ -63,6 +63,7 @@ class BillRun(models.Model):
                 condition=Q(status__in=["draft", "in_review"]),
                 name="legal_entity_has_one_open_bill_run",
             ),
+            models.UniqueConstraint(fields=["id", "legal_entity"], name="bill_run_legal_entity_can_be_referenced"),
             models.CheckConstraint(condition=Q(month__day=1), name="bill_run_month_is_its_first_day"),
             models.CheckConstraint(condition=Q(kind__in=["regular"]), name="bill_run_kind_is_known"),
             models.CheckConstraint(
@@ -177,7 +178,12 @@ class BillRunItem(models.Model):
 
 
 class UnbilledUsage(models.Model):
-    """Usage of a period that no line of the run bills, with the reason."""
+    """Usage of a period that no line of the run bills, with the reason.
+
+    Like lines, the rows add up: over all runs that are not cancelled, what a period's rows hold is what no line bills.
+    A later run that bills it after all takes it off the list with a row below zero. Usage outside of any contract is
+    told as each run found it, and adds up with nothing.
+    """
 
     class Reason(models.TextChoices):
         NO_PRODUCT = "no_product", "No product takes this usage"
@@ -185,6 +191,7 @@ class UnbilledUsage(models.Model):
         AMBIGUOUS = "ambiguous", "Several products take this usage"
         NO_CONTRACT = "no_contract", "The customer has no contract at that time"
         PARKED = "parked", "The customer was parked"
+        BILLED_NOW = "billed_now", "Listed by an earlier run, billed by this one"
 
     run = models.ForeignKey(BillRun, on_delete=models.PROTECT, related_name="unbilled_usage")
     customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="+")
@@ -199,10 +206,13 @@ class UnbilledUsage(models.Model):
         constraints = (
             models.UniqueConstraint(fields=["run", "series_id", "period"], name="unbilled_usage_is_listed_once"),
             models.CheckConstraint(
-                condition=Q(reason__in=["no_product", "no_price", "ambiguous", "no_contract", "parked"]),
+                condition=Q(reason__in=["no_product", "no_price", "ambiguous", "no_contract", "parked", "billed_now"]),
                 name="unbilled_reason_is_known",
             ),
-            models.CheckConstraint(condition=Q(event_count__gte=0), name="unbilled_event_count_is_not_negative"),
+            models.CheckConstraint(
+                condition=Q(reason="billed_now") | Q(event_count__gte=0),
+                name="only_billed_usage_is_taken_off_the_unbilled_list",
+            ),
         )
         triggers = (
             triggers.only_while_draft(
