@@ -195,7 +195,7 @@ class Contract(models.Model):
     starts_on = models.DateField()
     ends_on = models.DateField("ends on (excluded)", null=True, blank=True)
     anchor_day = models.PositiveSmallIntegerField("billing day of the month", default=1)
-    created_at = models.DateTimeField(auto_now_add=True)
+    created_at = models.DateTimeField()
 
     history = history()
 

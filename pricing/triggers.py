@@ -52,7 +52,7 @@ PRICES_CHANGE_ONLY_IN_A_DRAFT = pgtrigger.Trigger(
         END LOOP;
         IF TG_OP = 'DELETE' THEN RETURN OLD; END IF;
         RETURN NEW;
-    """,
+    """,  # noqa: S608 -- built from constants
 )
 
 VERSION_BEGINS_AS_DRAFT = pgtrigger.Trigger(
@@ -134,7 +134,7 @@ PRICED_PRODUCT_KEEPS_ITS_USAGE = pgtrigger.Trigger(
             END IF;
         END LOOP;
         RETURN NEW;
-    """,
+    """,  # noqa: S608 -- built from constants
 )
 
 PRICE_BOOK_KEEPS_ITS_CODE_AND_CURRENCY = pgtrigger.Trigger(
