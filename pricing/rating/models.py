@@ -46,13 +46,13 @@ class PerUnit:
     unit_price: Decimal
     counts_quantity = True
 
-    def charge(self, before: Decimal, after: Decimal, steps: list[Step], *, fresh: bool) -> Decimal:
+    def charge(self, before: Decimal, after: Decimal, steps: list[Step], *, fresh: bool) -> Decimal:  # noqa: ARG002
         quantity = subtract(after, before)
         amount = multiply(quantity, self.unit_price)
         steps.append(Step(StepKind.PER_UNIT, amount, {"quantity": quantity, "unit_price": self.unit_price}))
         return amount
 
-    def scaled(self, factor: Decimal) -> PerUnit:
+    def scaled(self, factor: Decimal) -> PerUnit:  # noqa: ARG002 - the price of one unit does not scale
         return self
 
     def spec(self) -> dict[str, object]:
@@ -66,7 +66,7 @@ class Flat:
     amount: Decimal
     counts_quantity = False
 
-    def charge(self, before: Decimal, after: Decimal, steps: list[Step], *, fresh: bool) -> Decimal:
+    def charge(self, before: Decimal, after: Decimal, steps: list[Step], *, fresh: bool) -> Decimal:  # noqa: ARG002
         due = self.amount if fresh else ZERO
         steps.append(Step(StepKind.FLAT, due, {"flat_amount": due}))
         return due
