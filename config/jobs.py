@@ -5,7 +5,6 @@ twice, and beat's sweeps find what a lost message left behind.
 """
 
 import os
-from typing import Any, cast
 
 from django.conf import settings
 from psycopg.conninfo import make_conninfo
@@ -17,7 +16,7 @@ VISIBILITY_TIMEOUT_SECONDS = int(os.environ.get("CELERY_VISIBILITY_TIMEOUT_SECON
 broker_url = settings.BROKER_URL
 broker_transport_options: dict[str, object] = {"visibility_timeout": VISIBILITY_TIMEOUT_SECONDS}
 if broker_url.startswith("pgmq:"):
-    _database = cast("dict[str, Any]", settings.DATABASES["default"])
+    _database = settings.DATABASES["default"]
     broker_transport_options |= {
         "conn_string": make_conninfo(
             "",

@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-import psycopg
-
 from config.database import DATA_FOLDER, DatabaseUnusable, database
 from config.embedded_postgres import EmbeddedPostgresFailed
 from config.ports import PortTaken, refuse_taken
@@ -54,10 +52,9 @@ def run_site(port: int) -> None:
     Raises: StopAsked, ChildFailed, PortTaken, DatabaseUnusable, EmbeddedPostgresFailed.
     """
     refuse_taken(port)
-    with database() as url:
+    with database():
         _manage("migrate", "--verbosity", "0")
-        if _is_empty(url):
-            _manage("demo")
+        _manage("demo", "--if-empty")
         with _running(commands(port)) as processes:
             _wait_until_served(port, processes)
             print(f"\nCountinghouse is at http://127.0.0.1:{port}  (Ctrl-C stops it)\n", flush=True)
@@ -73,11 +70,6 @@ def _manage(*arguments: str) -> None:
             if code := process.wait():
                 message = f"manage.py {name} ended with code {code}."
                 raise ChildFailed(message)
-
-
-def _is_empty(url: str) -> bool:
-    with psycopg.connect(url) as connection:
-        return connection.execute("SELECT 1 FROM accounts_customer LIMIT 1").fetchone() is None
 
 
 @contextlib.contextmanager
