@@ -43,7 +43,7 @@ class Permission(StrEnum):
 
     label: str
 
-    def __new__(cls, value: str, label: str) -> Self:
+    def __new__(cls, value: str, label: str = "") -> Self:
         member = str.__new__(cls, value)
         member._value_ = value
         member.label = label
@@ -146,7 +146,9 @@ class Actor:
     def of_key(cls, key: ApiKey, *, request_id: str = "") -> Actor:
         """Return the actor for a program that came in with an API key; its scopes are its only rights."""
         granted = frozenset(SCOPE_PERMISSIONS[scope].value for scope in key.scopes)
-        return cls(label=f"api-key:{key.prefix} {key.name}", api_key_id=key.pk, permissions=granted, request_id=request_id)
+        return cls(
+            label=f"api-key:{key.prefix} {key.name}", api_key_id=key.pk, permissions=granted, request_id=request_id
+        )
 
     @classmethod
     def system(cls, job: str = "system", *, request_id: str = "") -> Actor:

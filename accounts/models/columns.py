@@ -1,0 +1,57 @@
+"""What several models share: codes, addresses, and the history of everything staff edit."""
+
+from __future__ import annotations
+
+from django.core.validators import RegexValidator
+from django.db import models
+from django.db.models import F, Func, Q
+from django.db.models.lookups import Exact
+from simple_history.models import HistoricalRecords
+
+from accounts.request_context import current_request_id
+
+CURRENCY_CODE = RegexValidator(r"^[A-Z]{3}$", "Use the three capital letters of ISO 4217, such as EUR.")
+COUNTRY_CODE = RegexValidator(r"^[A-Z]{2}$", "Use the two capital letters of ISO 3166, such as DE.")
+COUNTRY_IS_A_CODE = Q(country__regex=r"^([A-Z]{2})?$")
+
+
+def is_sha256(field: str) -> Exact:
+    """Return the condition that a binary column holds the 32 bytes of a SHA-256."""
+    return Exact(Func(F(field), function="octet_length", output_field=models.IntegerField()), 32)
+
+
+class RequestStamp(models.Model):
+    """What every history row keeps besides user and reason: the request that caused it."""
+
+    request_id = models.CharField(max_length=64, blank=True, default=current_request_id)
+
+    class Meta:
+        abstract = True
+
+
+def history(*, excluded_fields: tuple[str, ...] = ()) -> HistoricalRecords:
+    """Return the history that everything staff edit keeps: who, when, why, in which request."""
+    return HistoricalRecords(
+        bases=[RequestStamp],
+        history_change_reason_field=models.TextField(null=True),
+        excluded_fields=excluded_fields,
+    )
+
+
+class PostalAddress(models.Model):
+    """A postal address; every line may be empty until a document needs it."""
+
+    address_line1 = models.CharField("street", max_length=200, blank=True)
+    address_line2 = models.CharField("street, second line", max_length=200, blank=True)
+    postal_code = models.CharField(max_length=20, blank=True)
+    city = models.CharField(max_length=100, blank=True)
+    region = models.CharField("state or region", max_length=100, blank=True)
+    country = models.CharField(max_length=2, blank=True, validators=[COUNTRY_CODE])
+
+    class Meta:
+        abstract = True
+
+    @property
+    def has_address(self) -> bool:
+        """Whether there is enough of an address to print on an invoice."""
+        return bool(self.address_line1 and self.city and self.country)
