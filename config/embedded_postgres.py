@@ -234,11 +234,15 @@ def _binaries() -> Path:
 
 
 def _execute(program: str, *arguments: str) -> None:
+    unprivileged = UNPRIVILEGED_USER if os.geteuid() == 0 else None
     # Into a file and not a pipe: the server inherits it and would hold a pipe open for ever.
     with tempfile.TemporaryFile("w+") as output:
         finished = subprocess.run(  # noqa: S603 -- our own binaries, no shell
             [str(_binaries() / program), *arguments],
-            user=UNPRIVILEGED_USER if os.geteuid() == 0 else None,
+            user=unprivileged,
+            # Its own group too: as one of root's group it could be shut out of what everybody else may enter.
+            group=unprivileged,
+            extra_groups=[] if unprivileged else None,
             cwd="/",
             env={**os.environ, "LC_ALL": "C"},
             stdin=subprocess.DEVNULL,

@@ -1,0 +1,55 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+COMPLETE = {
+    "SECRET_KEY": "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ",
+    "DATABASE_URL": "postgresql://books@db.example/books",
+    "ALLOWED_HOSTS": "billing.example, www.billing.example",
+    "EMAIL_HOST": "smtp.example",
+    "EMAIL_PORT": "587",
+    "EMAIL_HOST_USER": "billing",
+    "EMAIL_HOST_PASSWORD": "secret",
+    "DEFAULT_FROM_EMAIL": "billing@billing.example",
+}
+
+
+def _production(program: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=PROJECT,
+        env={"PATH": os.environ["PATH"], "DJANGO_SETTINGS_MODULE": "config.settings.production", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_production_refuses_to_start_and_names_everything_that_is_missing() -> None:
+    started = _production("import django; django.setup()", {"SECRET_KEY": "x" * 60, "EMAIL_HOST": "smtp.example"})
+
+    missing = "DATABASE_URL, ALLOWED_HOSTS, EMAIL_PORT, EMAIL_HOST_USER, EMAIL_HOST_PASSWORD, DEFAULT_FROM_EMAIL"
+    assert started.returncode != 0
+    assert f"does not start in production without: {missing}." in started.stderr
+
+
+def test_production_with_everything_passes_the_deployment_checks() -> None:
+    program = (
+        "import django; django.setup()\n"
+        "from django.core.management import call_command\n"
+        "call_command('check', deploy=True, fail_level='WARNING')\n"
+    )
+
+    checked = _production(program, COMPLETE)
+
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_production_speaks_tls_to_the_mail_server_and_never_shows_a_traceback() -> None:
+    program = "from django.conf import settings as s; print(s.EMAIL_USE_TLS, s.EMAIL_USE_SSL, s.DEBUG, s.ALLOWED_HOSTS)"
+
+    printed = _production(program, COMPLETE)
+
+    assert printed.stdout.strip() == "True False False ['billing.example', 'www.billing.example']"
