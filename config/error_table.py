@@ -1,43 +1,124 @@
 """Which HTTP status each named error is answered with. A test holds that none is missing.
 
-403: asked by one who may not. 404: names something that is not there. 409: the state that was found forbids it,
-later or after a change it may succeed. 422: what was sent cannot be right, however often it is sent.
+401: the key opens nothing. 403: asked by one who may not. 404: names something that is not there. 409: the state that
+was found forbids it; after a change it may succeed. 413: too much at once. 422: what was sent cannot be right, however
+often it is sent.
 """
 
 from collections.abc import Mapping
 from http import HTTPStatus
 
-import accounts.errors as a
+from accounts import errors as accounts
 from accounts.errors import CountinghouseError
+from billing import errors as billing
+from metering import errors as metering
+from metering.sources import rows
+from pricing import calculator, charges, money, periods
+from pricing import errors as pricing
+from pricing.rating import engine, spec
 
+_FORBIDDEN: tuple[type[CountinghouseError], ...] = (
+    accounts.PermissionMissing,
+    accounts.ApiKeyScopeMissing,
+    accounts.ApprovalNeedsAPerson,
+    accounts.ApprovalOfOwnRequest,
+    accounts.ApprovalOfAnother,
+    accounts.OwnAccessUnchangeable,
+)
+_NOT_FOUND: tuple[type[CountinghouseError], ...] = (
+    accounts.CustomerUnknown,
+    accounts.ContactUnknown,
+    accounts.LegalEntityUnknown,
+    accounts.StaffUnknown,
+    accounts.ApprovalKindUnknown,
+    accounts.ApprovalUnknown,
+    pricing.ProductUnknown,
+    pricing.ContractPartyUnknown,
+    billing.BillRunUnknown,
+    billing.InvoiceUnknown,
+)
+_CONFLICT: tuple[type[CountinghouseError], ...] = (
+    accounts.CustomerCodeTaken,
+    accounts.LegalEntityCodeTaken,
+    accounts.StaffEmailTaken,
+    accounts.ApprovalAlreadyPending,
+    accounts.ApprovalNotPending,
+    accounts.ApprovalAlreadyDecided,
+    accounts.ApprovalSubjectChanged,
+    metering.MeterCodeTaken,
+    metering.SubjectAlreadyAssigned,
+    pricing.ProductCodeTaken,
+    pricing.ProductUsageFrozen,
+    pricing.PriceBookCodeTaken,
+    pricing.VersionInReview,
+    pricing.VersionNotDraft,
+    pricing.VersionNotInReview,
+    pricing.VersionEmpty,
+    pricing.VersionAmbiguous,
+    pricing.VersionContentChanged,
+    pricing.ContractOverlaps,
+    charges.PricesOverlap,
+    charges.UsageUnpriced,
+    billing.PeriodNotOver,
+    billing.NoContractsInMonth,
+    billing.OtherRunOpen,
+    billing.BillRunNotDraft,
+    billing.BillRunNotApproved,
+    billing.BillRunUnfinished,
+    billing.BillRunEmpty,
+    billing.BillRunPartlyIssued,
+    billing.NoApprovedPrices,
+    billing.InvoiceTotalNegative,
+    billing.IssueDateGoesBack,
+    billing.InvoiceNotApproved,
+    billing.InvoiceNotIssued,
+    billing.InvoiceHasNoRecipient,
+    billing.InvoiceNotIssuable,
+    billing.EntryReversed,
+    billing.DocumentNotMade,
+)
+_UNPROCESSABLE: tuple[type[CountinghouseError], ...] = (
+    accounts.DetailsInvalid,
+    accounts.ReasonMissing,
+    metering.MeterInvalid,
+    metering.SubjectNameInvalid,
+    metering.AssignmentPeriodEmpty,
+    metering.DiscardNeedsReason,
+    metering.WindowNotOnTheHour,
+    rows.UsageFileUnreadable,
+    pricing.ProductInvalid,
+    pricing.PriceBookInvalid,
+    pricing.EffectiveFromInvalid,
+    pricing.PriceFileInvalid,
+    pricing.ContractCurrencyDiffers,
+    pricing.ContractDatesInvalid,
+    calculator.QuestionInvalid,
+    spec.PriceInvalid,
+    engine.QuantityNegative,
+    money.CurrencyUnknown,
+    money.DecimalInvalid,
+    money.AmountTooFine,
+    money.WeightsInvalid,
+    money.LocaleUnknown,
+    periods.PeriodInvalid,
+    periods.MonthInvalid,
+    periods.AnchorDayInvalid,
+    periods.TimeZoneUnknown,
+)
 _BY_STATUS: Mapping[HTTPStatus, tuple[type[CountinghouseError], ...]] = {
-    HTTPStatus.UNAUTHORIZED: (a.ApiKeyRefused, a.ApiKeyMissing, a.ApiKeyUnknown, a.ApiKeyExpired, a.ApiKeyRevoked),
-    HTTPStatus.FORBIDDEN: (
-        a.PermissionMissing,
-        a.ApiKeyScopeMissing,
-        a.ApprovalNeedsAPerson,
-        a.ApprovalOfOwnRequest,
-        a.ApprovalOfAnother,
-        a.OwnAccessUnchangeable,
+    HTTPStatus.BAD_REQUEST: (metering.BodyNotJson, metering.BodyNotEvents),
+    HTTPStatus.UNAUTHORIZED: (
+        accounts.ApiKeyRefused,
+        accounts.ApiKeyMissing,
+        accounts.ApiKeyUnknown,
+        accounts.ApiKeyExpired,
+        accounts.ApiKeyRevoked,
     ),
-    HTTPStatus.NOT_FOUND: (
-        a.CustomerUnknown,
-        a.ContactUnknown,
-        a.LegalEntityUnknown,
-        a.StaffUnknown,
-        a.ApprovalKindUnknown,
-        a.ApprovalUnknown,
-    ),
-    HTTPStatus.CONFLICT: (
-        a.CustomerCodeTaken,
-        a.LegalEntityCodeTaken,
-        a.StaffEmailTaken,
-        a.ApprovalAlreadyPending,
-        a.ApprovalNotPending,
-        a.ApprovalAlreadyDecided,
-        a.ApprovalSubjectChanged,
-    ),
-    HTTPStatus.UNPROCESSABLE_ENTITY: (a.DetailsInvalid, a.ReasonMissing),
+    HTTPStatus.FORBIDDEN: _FORBIDDEN,
+    HTTPStatus.NOT_FOUND: _NOT_FOUND,
+    HTTPStatus.CONFLICT: _CONFLICT,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (metering.BodyTooLarge, metering.TooManyEvents),
+    HTTPStatus.UNPROCESSABLE_ENTITY: _UNPROCESSABLE,
 }
 
 STATUSES: Mapping[type, HTTPStatus] = {kind: status for status, kinds in _BY_STATUS.items() for kind in kinds}

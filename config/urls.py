@@ -1,6 +1,5 @@
 """Every address of the site: pages of the four apps, the API, the admin, and the door for health checks."""
 
-from importlib import import_module
 from importlib.util import find_spec
 
 from django.contrib import admin
@@ -11,30 +10,21 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from config.health import healthz
 
 APPS = ("billing", "pricing", "metering", "accounts")
-Patterns = list[URLPattern | URLResolver]
 
 
-def _pages() -> Patterns:
-    return [path("", include(f"{app}.urls")) for app in APPS if find_spec(f"{app}.urls")]
+def _all(module: str, *, below: str) -> list[URLPattern | URLResolver]:
+    """Include the module of this name of each app that has one."""
+    return [path(below, include(f"{app}.{module}")) for app in APPS if find_spec(f"{app}.{module}")]
 
 
-def _api() -> Patterns:
-    return [
-        pattern
-        for app in APPS
-        if find_spec(f"{app}.urls")
-        for pattern in getattr(import_module(f"{app}.urls"), "api_urlpatterns", [])
-    ]
-
-
-urlpatterns: Patterns = [
+urlpatterns: list[URLPattern | URLResolver] = [
     path("healthz", healthz, name="healthz"),
     path("admin/", admin.site.urls),
-    path("api/v1/", include(_api())),
+    *_all("api_urls", below="api/v1/"),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
-    *_pages(),
-    # When no app claims the start page.
+    *_all("urls", below=""),
+    # Reached only while no app claims the start page.
     path("", RedirectView.as_view(url=reverse_lazy("admin:index"))),
 ]
 
