@@ -28,7 +28,7 @@ PRICE = {
 def run() -> Iterator[dict[str, object]]:
     """Measure ratings a second; quantities are spread over all four tiers."""
     price = parse_price(PRICE)
-    random = Random(1)  # noqa: S311 - invented quantities
+    random = Random(1)
     usages = [Usage(Decimal(random.randrange(1, 2_000_000)) / 100) for _ in range(RATINGS)]
     rates = []
     for _ in range(RUNS):

@@ -5,15 +5,18 @@ Everything here is made up, says so wherever it is shown, and comes out the same
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from random import Random
 
 SEED = 20_240_901
 SOURCE = "synthetic/nimbus/metering"
 HOURS_BETWEEN_READINGS = 4
+CUSTOMER_FILE = Path(__file__).parent / "data" / "gpu_customers.csv"
 
 GPU_TYPE = "nimbus.gpu.usage"
 STORAGE_TYPE = "nimbus.storage.usage"
@@ -197,53 +200,18 @@ class SyntheticCustomer:
         return "reverse_charge" if self.tax_id else "exempt"
 
 
-def _customer(row: str) -> SyntheticCustomer:
-    code, name, street, postal_code, city, country, locale, tax_id, size, gpus = (cell.strip() for cell in row.split("|"))
-    return SyntheticCustomer(
-        code, name, street, postal_code, city, country, locale, tax_id, int(size), tuple(gpus.split())
-    )
-
-
-CUSTOMERS = tuple(
-    _customer(row)
-    for row in """
-        N-1001 | Aurelia Models GmbH       | Musterstraße 12      | 10115   | Berlin      | DE | de_DE | DE000000001 | 24 | h100 a100
-        N-1002 | Brightwater Labs Ltd      | 1 Example Wharf      | E14 0AA | London      | GB | en_GB |             | 12 | h200 l40s
-        N-1003 | Cobalt Vision SAS         | 8 rue de l'Exemple   | 75011   | Paris       | FR | fr_FR | FR00000000001 | 16 | h100
-        N-1004 | Delta Proteins AB         | Exempelgatan 5       | 111 20  | Stockholm   | SE | en_GB | SE000000000001 | 32 | h200 h100
-        N-1005 | Evergreen Speech GmbH     | Beispielweg 7        | 80331   | München     | DE | de_DE | DE000000005 | 6  | l40s
-        N-1006 | Fjord Robotics AS         | Eksempelveien 3      | 0150    | Oslo        | NO | en_GB |             | 8  | a100
-        N-1007 | Granite Search, Inc.      | 77 Sample Avenue     | 94105   | San Francisco | US | en_US |           | 48 | h100 h200
-        N-1008 | Halcyon Genomics GmbH     | Probenallee 44       | 69115   | Heidelberg  | DE | de_DE | DE000000008 | 10 | a100 l40s
-        N-1009 | Indigo Weather B.V.       | Voorbeeldkade 9      | 1012 AB | Amsterdam   | NL | en_GB | NL000000009B01 | 14 | h100
-        N-1010 | Juniper Agents, Inc.      | 12 Placeholder Road  | 10001   | New York    | US | en_US |             | 20 | h100
-        N-1011 | Kestrel Maps SARL         | 3 place du Modèle    | 69002   | Lyon        | FR | fr_FR | FR00000000011 | 4  | l40s
-        N-1012 | Lumen Radiology GmbH      | Musterplatz 1        | 20095   | Hamburg     | DE | de_DE | DE000000012 | 9  | a100
-        N-1013 | Meridian Quant Ltd        | 20 Sample Lane       | EC2V 7AA | London     | GB | en_GB |             | 18 | h200
-        N-1014 | Northwind Video AB        | Provgatan 17         | 411 03  | Göteborg    | SE | en_GB | SE000000000014 | 11 | l40s a100
-        N-1015 | Opaline Tutor GmbH        | Beispielgasse 2      | 1010    | Wien        | AT | de_AT | ATU00000015 | 3  | l40s
-        N-1016 | Peregrine Games, Inc.     | 9 Specimen Street    | 98101   | Seattle     | US | en_US |             | 7  | l40s
-        N-1017 | Quarry Simulations GmbH   | Exempelstraße 31     | 70173   | Stuttgart   | DE | de_DE | DE000000017 | 22 | h100 a100
-        N-1018 | Redwood Chemistry, Inc.   | 410 Template Blvd    | 02139   | Cambridge   | US | en_US |             | 15 | a100
-        N-1019 | Saffron Retail SAS        | 27 avenue du Test    | 59000   | Lille       | FR | fr_FR | FR00000000019 | 5  | l40s
-        N-1020 | Tidal Energy AS           | Prøveveien 12        | 5003    | Bergen      | NO | en_GB |             | 6  | a100
-        N-1021 | Umbra Security Oy         | Esimerkkikatu 4      | 00100   | Helsinki    | FI | en_GB | FI00000021 | 8  | h100
-        N-1022 | Vireo Audio GmbH          | Klangweg 19          | 50667   | Köln        | DE | de_DE | DE000000022 | 4  | l40s
-        N-1023 | Willow Health Ltd         | 5 Specimen Court     | M1 1AE  | Manchester  | GB | en_GB |             | 10 | a100
-        N-1024 | Xylem Materials GmbH      | Werkstoffring 8      | 52062   | Aachen      | DE | de_DE | DE000000024 | 13 | h100
-        N-1025 | Yarrow Legal B.V.         | Modelstraat 6        | 3011 AA | Rotterdam   | NL | en_GB | NL000000025B01 | 2 | l40s
-        N-1026 | Zephyr Mobility GmbH      | Fahrweg 50           | 38440   | Wolfsburg   | DE | de_DE | DE000000026 | 28 | h200 a100
-        N-1027 | Atlas Foundry, Inc.       | 88 Example Parkway   | 78701   | Austin      | US | en_US |             | 36 | h100
-        N-1028 | Basalt Insurance SE       | Musterufer 3         | 60311   | Frankfurt am Main | DE | de_DE | DE000000028 | 7 | a100
-        N-1029 | Cinder Design ApS         | Eksempelgade 21      | 1050    | København   | DK | en_GB | DK00000029 | 3 | l40s
-        N-1030 | Dune Agriculture SAS      | 14 chemin du Patron  | 31000   | Toulouse    | FR | fr_FR | FR00000000030 | 6 | a100 l40s
-    """.strip().splitlines()
-)
+def customers() -> list[SyntheticCustomer]:
+    """Return the invented customers, from the file beside the sample data."""
+    with CUSTOMER_FILE.open(encoding="utf-8", newline="") as file:
+        return [
+            SyntheticCustomer(**{**row, "size": int(row["size"]), "gpus": tuple(row["gpus"].split())})
+            for row in csv.DictReader(file)
+        ]
 
 
 def usage_events(month_index: int, start: datetime, end: datetime) -> Iterator[dict[str, object]]:
     """Yield the CloudEvents of one month `[start, end)` for all customers; usage grows a little month by month."""
-    for customer in CUSTOMERS:
+    for customer in customers():
         yield from _customer_events(customer, month_index, start, end)
 
 
@@ -265,9 +233,9 @@ def _customer_events(
             busy = _busy_percent(random, moment)
             hours = (share * growth * busy * HOURS_BETWEEN_READINGS / 100).quantize(Decimal("0.01"))
             data = {"hours": str(hours), "gpu": gpu, "region": regions[gpu]}
-            yield _event(customer, GPU_TYPE, f"{gpu}-{reading}", month_index, moment, data)
+            yield _event(customer, GPU_TYPE, f"{gpu}-{reading}", moment, data)
         if moment.hour < HOURS_BETWEEN_READINGS:
-            yield from _daily_events(customer, random, month_index, moment, stored_gb)
+            yield from _daily_events(customer, random, moment, stored_gb)
         moment += timedelta(hours=HOURS_BETWEEN_READINGS)
         reading += 1
 
@@ -275,18 +243,17 @@ def _customer_events(
 def _daily_events(
     customer: SyntheticCustomer,
     random: Random,
-    month_index: int,
     moment: datetime,
     stored_gb: int,
 ) -> Iterator[dict[str, object]]:
     region = REGIONS[customer.size % len(REGIONS)]
     day = moment.date().isoformat()
     nvme = {"gb_hours": str(stored_gb * 24), "class": "nvme", "region": region}
-    yield _event(customer, STORAGE_TYPE, f"nvme-{day}", month_index, moment, nvme)
+    yield _event(customer, STORAGE_TYPE, f"nvme-{day}", moment, nvme)
     objects = {"gb_hours": str(stored_gb * random.randint(60, 90)), "class": "object", "region": region}
-    yield _event(customer, STORAGE_TYPE, f"object-{day}", month_index, moment, objects)
+    yield _event(customer, STORAGE_TYPE, f"object-{day}", moment, objects)
     egress = {"gb": str(Decimal(random.randint(200, 9_000) * customer.size) / 100), "region": region}
-    yield _event(customer, EGRESS_TYPE, f"egress-{day}", month_index, moment, egress)
+    yield _event(customer, EGRESS_TYPE, f"egress-{day}", moment, egress)
 
 
 def _busy_percent(random: Random, moment: datetime) -> int:
@@ -303,13 +270,12 @@ def _event(
     customer: SyntheticCustomer,
     event_type: str,
     name: str,
-    month_index: int,
     moment: datetime,
     data: dict[str, str],
 ) -> dict[str, object]:
     return {
         "specversion": "1.0",
-        "id": f"{customer.code}/{month_index}/{name}",
+        "id": f"{customer.code}/{moment:%Y-%m}/{name}",
         "source": SOURCE,
         "type": event_type,
         "subject": project_of(customer),

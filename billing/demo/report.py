@@ -37,11 +37,15 @@ def _sample_lines(sample: SampleMonth) -> list[str]:
         *lines,
         "",
         _amount("exact rated total", f"{sample.rated_total:.11f}"),
-        f"    each record at its approved price, to the {RECORD_PLACES} places that its source keeps;"
-        f" equals the record's list cost on {sample.records_at_list_cost} of {sample.billable_events}",
+        (
+            f"    each record at its approved price, to the {RECORD_PLACES} places that its source keeps;"
+            f" equals the record's list cost on {sample.records_at_list_cost} of {sample.billable_events}"
+        ),
         _amount("invoiced total", money.plain_amount(sample.invoiced_total, CURRENCY)),
-        f"    {sample.lines} lines on {sample.invoices} invoices, each line rounded once, to cents;"
-        f" before that rounding {money.plain(sample.unrounded_total)}",
+        (
+            f"    {sample.lines} lines on {sample.invoices} invoices, each line rounded once, to cents;"
+            f" before that rounding {money.plain(sample.unrounded_total)}"
+        ),
         _amount("difference", f"{sample.invoiced_total - sample.rated_total:.11f}"),
         "",
         _row(f"bill run {sample.run.get_status_display().lower()}; PDFs stored", sample.documents),

@@ -12,17 +12,21 @@ from pathlib import Path
 
 from django.db.models import Count, Sum
 
-from accounts import approvals, customers, legal_entities
-from accounts.models import ApprovalDecision, Customer, LegalEntity
+from accounts import approvals, legal_entities
+from accounts.customers import CustomerDetails
+from accounts.legal_entities import LegalEntityDetails
+from accounts.models import ApprovalDecision, LegalEntity
+from accounts.postal import Address
+from billing.demo.customers import DemoCustomer, open_customers
 from billing.demo.months import Progress, bill_month
 from billing.demo.people import DemoStaff
 from billing.models import BillRun, InvoiceDelivery, InvoiceDocument, InvoiceLine
-from metering import attribution, meters
-from metering.models import Meter, QuarantinedEvent, RefusedEvent, SubjectAssignment, UsageEvent
+from metering import meters
+from metering.models import Meter, QuarantinedEvent, RefusedEvent, UsageEvent
 from metering.sources import focus
 from metering.sources.loading import FileFormat, LoadReport, load_usage
-from pricing import contracts, money, price_books, spreadsheet
-from pricing.models import Contract, Price, PriceBook, PriceBookVersion, Product
+from pricing import money, price_books, publication, spreadsheet
+from pricing.models import Price, PriceBook, PriceBookVersion, Product
 from pricing.rating import Usage, parse_price, rate
 
 SAMPLE_FILE = Path(__file__).parent / "data" / "focus_sample.csv"
@@ -64,7 +68,7 @@ def bill_sample_month(staff: DemoStaff, *, at: datetime, progress: Progress) -> 
     entity = _entity(staff, at=at)
     meter = _meter(staff, at=at)
     book = _price_book(records, meter, staff, at=at)
-    _customers(records, entity, book, staff, at=at)
+    open_customers(_customers(records), entity=entity, book=book, since=MONTH, staff=staff, at=at)
     with SAMPLE_FILE.open("rb") as stream:
         load = load_usage(
             stream=stream,
@@ -85,25 +89,27 @@ def _usage_records() -> list[dict[str, str]]:
 
 
 def _entity(staff: DemoStaff, *, at: datetime) -> LegalEntity:
-    known = LegalEntity.objects.filter(code=ENTITY_CODE).first()
-    return known or legal_entities.open_legal_entity(
+    return legal_entities.open_legal_entity(
         code=ENTITY_CODE,
-        name="SunBird Cloud, Inc.",
-        email="billing@sunbird.example",
         currency=CURRENCY,
         time_zone="UTC",
-        address_line1="500 Example Plaza",
-        city="Portland",
-        region="OR",
-        postal_code="97201",
-        country="US",
-        registration="Registered in Delaware, file no. 0000001",
-        tax_id="EIN 00-0000001",
-        bank_name="First Example Bank",
-        bank_account="0000 1234 5678",
-        bank_code="000000001",
-        tax_name="Sales tax",
-        tax_rate=Decimal(0),
+        details=LegalEntityDetails(
+            name="SunBird Cloud, Inc.",
+            email="billing@sunbird.example",
+            address=Address(
+                address_line1="500 Example Plaza",
+                city="Portland",
+                region="OR",
+                postal_code="97201",
+                country="US",
+            ),
+            registration="Registered in Delaware, file no. 0000001",
+            tax_id="EIN 00-0000001",
+            bank_name="First Example Bank",
+            bank_account="0000 1234 5678",
+            bank_code="000000001",
+            tax_name="Sales tax",
+        ),
         actor=staff.house,
         at=at,
     )
@@ -126,17 +132,15 @@ def _meter(staff: DemoStaff, *, at: datetime) -> Meter:
 
 def _price_book(records: list[dict[str, str]], meter: Meter, staff: DemoStaff, *, at: datetime) -> PriceBook:
     """Make the book of 239 list prices through the files that a product manager would upload."""
-    book = PriceBook.objects.filter(code=BOOK_CODE).first()
-    if book is None:
-        spreadsheet.import_products(content=_product_file(records, meter), actor=staff.product_manager, at=at)
-        book = price_books.open_price_book(
-            code=BOOK_CODE,
-            name="AWS list prices",
-            currency=CURRENCY,
-            description="List unit prices of the SKUs in the FOCUS sample of September 2024.",
-            actor=staff.product_manager,
-            at=at,
-        )
+    spreadsheet.import_products(content=_product_file(records, meter), actor=staff.product_manager, at=at)
+    book = price_books.open_price_book(
+        code=BOOK_CODE,
+        name="AWS list prices",
+        currency=CURRENCY,
+        description="List unit prices of the SKUs in the FOCUS sample of September 2024.",
+        actor=staff.product_manager,
+        at=at,
+    )
     if book.versions.exclude(status=PriceBookVersion.Status.DRAFT).exists():
         return book
     version = price_books.open_draft(book_id=book.pk, actor=staff.product_manager, at=at)
@@ -146,7 +150,7 @@ def _price_book(records: list[dict[str, str]], meter: Meter, staff: DemoStaff, *
         actor=staff.product_manager,
         at=at,
     )
-    version = price_books.submit_version(
+    version = publication.submit_version(
         version_id=version.pk,
         effective_from=MONTH_START,
         reason="List prices as published",
@@ -199,56 +203,26 @@ def _csv(rows: list[dict[str, str]]) -> str:
     return out.getvalue()
 
 
-def _customers(
-    records: list[dict[str, str]],
-    entity: LegalEntity,
-    book: PriceBook,
-    staff: DemoStaff,
-    *,
-    at: datetime,
-) -> None:
-    """Open a customer for each sub-account, assign its subject and sign its contract, where that is not done yet."""
+def _customers(records: list[dict[str, str]]) -> list[DemoCustomer]:
+    """Return a customer for each sub-account of the sample; street numbers are invented."""
     accounts = {record["SubAccountId"]: record.get("SubAccountName", "") for record in records}
-    for number, (code, name) in enumerate(sorted(accounts.items()), start=1):
-        customer = Customer.objects.filter(code=code).first() or customers.open_customer(
-            legal_entity_id=entity.pk,
+    return [
+        DemoCustomer(
             code=code,
-            name=name or f"Account {code}",
-            currency=CURRENCY,
-            locale="en_US",
-            address_line1=f"{100 + number} Sample Street",
-            city="Portland",
-            region="OR",
-            postal_code="97201",
-            country="US",
-            actor=staff.house,
-            at=at,
+            subject=code,
+            details=CustomerDetails(
+                name=name or f"Account {code}",
+                address=Address(
+                    address_line1=f"{100 + number} Sample Street",
+                    city="Portland",
+                    region="OR",
+                    postal_code="97201",
+                    country="US",
+                ),
+            ),
         )
-        if not customer.contacts.exists():
-            customers.add_contact(
-                customer_id=customer.pk,
-                name="Accounts payable",
-                email=f"payables+{code}@customer.example",
-                receives_invoices=True,
-                actor=staff.house,
-                at=at,
-            )
-        if not SubjectAssignment.objects.filter(customer=customer).exists():
-            attribution.assign_subject(
-                name=code,
-                customer_id=customer.pk,
-                starts_at=MONTH_START,
-                actor=staff.house,
-                at=at,
-            )
-        if not Contract.objects.filter(customer=customer).exists():
-            contracts.sign_contract(
-                customer_id=customer.pk,
-                price_book_id=book.pk,
-                starts_on=MONTH,
-                actor=staff.house,
-                at=at,
-            )
+        for number, (code, name) in enumerate(sorted(accounts.items()), start=1)
+    ]
 
 
 def _summary(entity: LegalEntity, run: BillRun, load: LoadReport) -> SampleMonth:
@@ -283,7 +257,9 @@ def _rate_each_record(entity: LegalEntity) -> tuple[Decimal, int, int]:
 
     An independent check of the bill: it goes from the events and the approved prices, not through series and lines.
     """
-    products = {product.dimension_filter["SkuPriceId"]: product.pk for product in Product.objects.filter(meter__code=METER_CODE)}
+    products = {
+        product.dimension_filter["SkuPriceId"]: product.pk for product in Product.objects.filter(meter__code=METER_CODE)
+    }
     live = Price.objects.filter(version__book__code=BOOK_CODE, version__status=PriceBookVersion.Status.LIVE)
     prices = {price.product_id: parse_price(price.spec) for price in live}
     total, equal, count = Decimal(0), 0, 0

@@ -8,17 +8,22 @@ from datetime import date, datetime
 from decimal import Decimal
 from io import BytesIO
 
-from accounts import approvals, customers, legal_entities
-from accounts.models import ApprovalDecision, Customer, LegalEntity
+from accounts import approvals, legal_entities
+from accounts.customers import CustomerDetails
+from accounts.legal_entities import LegalEntityDetails
+from accounts.models import ApprovalDecision, LegalEntity
+from accounts.postal import Address
 from billing.demo import gpu_cloud
+from billing.demo.customers import DemoCustomer, open_customers
 from billing.demo.months import Progress, bill_month, submit_month
 from billing.demo.people import DemoStaff
 from billing.models import BillRun
-from metering import attribution, meters
-from metering.models import Meter, SubjectAssignment
+from metering import meters
+from metering.models import Meter
 from metering.sources.loading import FileFormat, LoadReport, load_usage
-from pricing import contracts, periods, price_books
-from pricing.models import Contract, PriceBook, PriceBookVersion, Product
+from pricing import periods, price_books, products, publication
+from pricing.models import Contract, PriceBook, PriceBookVersion
+from pricing.products import ProductTerms
 
 ENTITY_CODE = "nimbus"
 BOOK_CODE = "gpu-cloud"
@@ -52,8 +57,14 @@ def bill_synthetic_months(staff: DemoStaff, *, at: datetime, progress: Progress)
     for meter in gpu_cloud.METERS:
         _meter(meter, staff, at=at)
     book = _price_book(months, staff, at=at)
-    for customer in gpu_cloud.CUSTOMERS:
-        _customer(customer, entity, book, months[0], staff, at=at)
+    open_customers(
+        [_customer(customer) for customer in gpu_cloud.customers()],
+        entity=entity,
+        book=book,
+        since=months[0],
+        staff=staff,
+        at=at,
+    )
     loads = [_load(index, month, staff, at=at, progress=progress) for index, month in enumerate(months)]
     runs = [bill_month(entity, month, staff, at=at, progress=progress) for month in months[:-1]]
     runs.append(submit_month(entity, months[-1], staff, at=at, progress=progress))
@@ -77,24 +88,22 @@ def _after(month: date, count: int) -> list[date]:
 
 
 def _entity(staff: DemoStaff, *, at: datetime) -> LegalEntity:
-    known = LegalEntity.objects.filter(code=ENTITY_CODE).first()
-    return known or legal_entities.open_legal_entity(
+    return legal_entities.open_legal_entity(
         code=ENTITY_CODE,
-        name="Nimbus GPU Cloud GmbH (synthetic)",
-        email="rechnung@nimbus.example",
         currency=CURRENCY,
         time_zone=TIME_ZONE,
-        address_line1="Wolkenallee 1",
-        postal_code="10115",
-        city="Berlin",
-        country="DE",
-        registration="Amtsgericht Musterstadt, HRB 000000",
-        tax_id="DE000000000",
-        bank_name="Musterbank",
-        bank_account="DE00 0000 0000 0000 0000 00",
-        bank_code="MUSTDEFFXXX",
-        tax_name="USt",
-        tax_rate=Decimal(19),
+        details=LegalEntityDetails(
+            name="Nimbus GPU Cloud GmbH (synthetic)",
+            email="rechnung@nimbus.example",
+            address=Address(address_line1="Wolkenallee 1", postal_code="10115", city="Berlin", country="DE"),
+            registration="Amtsgericht Musterstadt, HRB 000000",
+            tax_id="DE000000000",
+            bank_name="Musterbank",
+            bank_account="DE00 0000 0000 0000 0000 00",
+            bank_code="MUSTDEFFXXX",
+            tax_name="USt",
+            tax_rate=Decimal(19),
+        ),
         is_synthetic=True,
         actor=staff.house,
         at=at,
@@ -118,7 +127,7 @@ def _meter(meter: gpu_cloud.SyntheticMeter, staff: DemoStaff, *, at: datetime) -
 
 def _price_book(months: list[date], staff: DemoStaff, *, at: datetime) -> PriceBook:
     """Make the price book with its two approved versions: the opening prices, and a cut from the third month on."""
-    book = PriceBook.objects.filter(code=BOOK_CODE).first() or price_books.open_price_book(
+    book = price_books.open_price_book(
         code=BOOK_CODE,
         name="GPU cloud list prices",
         currency=CURRENCY,
@@ -148,22 +157,23 @@ def _price_book(months: list[date], staff: DemoStaff, *, at: datetime) -> PriceB
 
 def _products(staff: DemoStaff, *, at: datetime) -> dict[str, int]:
     """Return the id of each product by SKU, adding those that are not there yet."""
-    ids = dict(Product.objects.filter(code__in=[product.sku for product in gpu_cloud.PRODUCTS]).values_list("code", "id"))
     meter_ids = dict(Meter.objects.values_list("code", "id"))
-    for product in gpu_cloud.PRODUCTS:
-        if product.sku not in ids:
-            added = price_books.add_product(
+    added = products.add_products(
+        products=[
+            ProductTerms(
                 code=product.sku,
                 name=product.name,
                 group=product.group,
                 unit=product.unit,
                 meter_id=meter_ids.get(product.meter),
                 dimension_filter=product.filter,
-                actor=staff.product_manager,
-                at=at,
             )
-            ids[product.sku] = added.pk
-    return ids
+            for product in gpu_cloud.PRODUCTS
+        ],
+        actor=staff.product_manager,
+        at=at,
+    )
+    return {product.code: product.pk for product in added}
 
 
 def _submit(
@@ -180,15 +190,13 @@ def _submit(
         actor=staff.product_manager,
         at=at,
     )
-    for sku, spec in prices.items():
-        price_books.set_price(
-            version_id=version.pk,
-            product_id=product_ids[sku],
-            spec=spec,
-            actor=staff.product_manager,
-            at=at,
-        )
-    return price_books.submit_version(
+    price_books.set_prices(
+        version_id=version.pk,
+        specs={product_ids[sku]: spec for sku, spec in prices.items()},
+        actor=staff.product_manager,
+        at=at,
+    )
+    return publication.submit_version(
         version_id=version.pk,
         effective_from=effective_from,
         reason="Synthetic demonstration prices",
@@ -206,55 +214,23 @@ def _propose_prices(book: PriceBook, months: list[date], staff: DemoStaff, *, at
         _submit(book, gpu_cloud.PROPOSED_CHANGE, _products(staff, at=at), effective_from, staff, at=at)
 
 
-def _customer(
-    synthetic: gpu_cloud.SyntheticCustomer,
-    entity: LegalEntity,
-    book: PriceBook,
-    since: date,
-    staff: DemoStaff,
-    *,
-    at: datetime,
-) -> None:
-    customer = Customer.objects.filter(code=synthetic.code).first() or customers.open_customer(
-        legal_entity_id=entity.pk,
+def _customer(synthetic: gpu_cloud.SyntheticCustomer) -> DemoCustomer:
+    return DemoCustomer(
         code=synthetic.code,
-        name=synthetic.name,
-        currency=CURRENCY,
-        locale=synthetic.locale,
-        tax_id=synthetic.tax_id,
-        tax_treatment=synthetic.tax_treatment,
-        address_line1=synthetic.street,
-        postal_code=synthetic.postal_code,
-        city=synthetic.city,
-        country=synthetic.country,
-        actor=staff.house,
-        at=at,
+        subject=gpu_cloud.project_of(synthetic),
+        details=CustomerDetails(
+            name=synthetic.name,
+            locale=synthetic.locale,
+            tax_id=synthetic.tax_id,
+            tax_treatment=synthetic.tax_treatment,
+            address=Address(
+                address_line1=synthetic.street,
+                postal_code=synthetic.postal_code,
+                city=synthetic.city,
+                country=synthetic.country,
+            ),
+        ),
     )
-    if not customer.contacts.exists():
-        customers.add_contact(
-            customer_id=customer.pk,
-            name="Accounts payable",
-            email=f"payables+{synthetic.code.lower()}@customer.example",
-            receives_invoices=True,
-            actor=staff.house,
-            at=at,
-        )
-    if not SubjectAssignment.objects.filter(customer=customer).exists():
-        attribution.assign_subject(
-            name=gpu_cloud.project_of(synthetic),
-            customer_id=customer.pk,
-            starts_at=periods.start_of_day(since, TIME_ZONE),
-            actor=staff.house,
-            at=at,
-        )
-    if not Contract.objects.filter(customer=customer).exists():
-        contracts.sign_contract(
-            customer_id=customer.pk,
-            price_book_id=book.pk,
-            starts_on=since,
-            actor=staff.house,
-            at=at,
-        )
 
 
 def _load(index: int, month: date, staff: DemoStaff, *, at: datetime, progress: Progress) -> LoadReport:

@@ -15,7 +15,7 @@ from django.db import transaction
 from accounts.access import Actor, Permission
 from metering import refusals
 from metering.ingestion import ingest
-from metering.models import RefusedEvent, UsageBatch
+from metering.models import UsageBatch
 from metering.sources.cloudevents import read_cloudevents
 from metering.sources.focus import read_focus
 from metering.sources.rows import UsageRow
@@ -89,23 +89,24 @@ def _load_batch(rows: list[UsageRow], *, origin: str, report: LoadReport, actor:
     events = [row for row in rows if row.event is not None]
     result = ingest(
         events=[row.event for row in events],
+        positions=[row.position for row in events],
         contradictions={index: row.contradiction for index, row in enumerate(events) if row.contradiction},
         door=UsageBatch.Door.FILE,
         origin=origin,
         actor=actor,
         at=at,
     )
-    refused = [refusals.Refusal(row.position, row.refusal, row.detail, row.payload) for row in rows if row.refusal]
-    for rejection in result.rejected:
-        row = events[rejection.index]
-        report.reasons[rejection.reason] += 1
-        if rejection.reason != RefusedEvent.Reason.CONFLICT:  # ingestion records conflicts itself
-            refused.append(refusals.Refusal(row.position, rejection.reason, rejection.detail, row.payload))
-    refusals.record(batch_id=result.batch_id, refused=refused, at=at)
+    refused = [row for row in rows if row.refusal]
+    refusals.record(
+        batch_id=result.batch_id,
+        refused=[refusals.Refusal(row.position, row.refusal, row.detail, row.payload) for row in refused],
+        at=at,
+    )
 
     report.rows += len(rows)
     report.accepted += result.accepted
     report.duplicates += result.duplicates
     report.quarantined += result.quarantined
-    report.refused += len(rows) - len(events) + len(result.rejected)
-    report.reasons.update(row.refusal for row in rows if row.refusal)
+    report.refused += len(refused) + len(result.rejected)
+    report.reasons.update(row.refusal for row in refused)
+    report.reasons.update(rejection.reason for rejection in result.rejected)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from argparse import ArgumentParser
-from typing import Any
+from typing import Any, Self
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
@@ -58,7 +58,7 @@ class ProgressBars:
         self._label = ""
         self._bar: tqdm[Any] | None = None
 
-    def __enter__(self) -> ProgressBars:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exception: object) -> None:

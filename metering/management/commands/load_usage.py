@@ -21,7 +21,7 @@ from metering.sources.loading import FileFormat, LoadReport, detect_format, load
 class Command(BaseCommand):
     """Load a usage file."""
 
-    help = "Load usage from a file: CloudEvents as JSON lines, or a FOCUS CSV. Safe to repeat: known events are duplicates."
+    help = "Load usage from a file: CloudEvents as JSON lines, or a FOCUS CSV. Safe to repeat."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Take the file, its layout and the form of the report."""
