@@ -36,6 +36,12 @@ class ProductUnknown(CountinghouseError):
     code = "product_unknown"
 
 
+class ProductTakesNoUsage(CountinghouseError):
+    """A product without a meter takes no usage, so its price can only be flat."""
+
+    code = "product_takes_no_usage"
+
+
 class ProductUsageFrozen(CountinghouseError):
     """A product with a submitted price keeps its code, unit, meter and filter; add another product instead."""
 

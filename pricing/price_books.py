@@ -20,6 +20,7 @@ from accounts.access import Actor, Permission
 from pricing.errors import (
     PriceBookCodeTaken,
     PriceBookInvalid,
+    ProductTakesNoUsage,
     ProductUnknown,
     VersionInReview,
     VersionNotDraft,
@@ -39,6 +40,7 @@ from pricing.price_lists import (
 )
 from pricing.products import add_product, add_products
 from pricing.publication import activate_due_versions, submit_version, withdraw_version
+from pricing.rating import Price as ParsedPrice
 from pricing.rating import parse_price, price_spec
 
 __all__ = [
@@ -68,6 +70,8 @@ Status = PriceBookVersion.Status
 
 # The audit log names each price up to this many; of a larger import it keeps the counts, and the approval the content.
 _MOST_AUDITED = 100
+
+NEEDS_A_METER = "a product without a meter takes no usage, so its price can only be flat"
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +196,7 @@ def discard_draft(*, version_id: int, reason: str, actor: Actor, at: datetime) -
 def set_price(*, version_id: int, product_id: int, spec: Mapping[str, object], actor: Actor, at: datetime) -> Price:
     """Set what a product costs in a draft; `spec` is the price as JSON, amounts in the currency of the price book.
 
-    Raises: PermissionMissing, VersionNotDraft, PriceInvalid, ProductUnknown.
+    Raises: PermissionMissing, VersionNotDraft, PriceInvalid, ProductUnknown, ProductTakesNoUsage.
     """
     set_prices(version_id=version_id, specs={product_id: spec}, actor=actor, at=at)
     return Price.objects.get(version_id=version_id, product_id=product_id)
@@ -202,15 +206,13 @@ def set_price(*, version_id: int, product_id: int, spec: Mapping[str, object], a
 def set_prices(*, version_id: int, specs: Mapping[int, Mapping[str, object]], actor: Actor, at: datetime) -> PricesSet:
     """Set the prices of many products (by id) in a draft, all or none; other products keep theirs.
 
-    Raises: PermissionMissing, VersionNotDraft, PriceInvalid, ProductUnknown.
+    Raises: PermissionMissing, VersionNotDraft, PriceInvalid, ProductUnknown, ProductTakesNoUsage.
     """
     actor.require(Permission.EDIT_PRICES)
     draft = _lock_draft(version_id)
-    canonical = {product_id: price_spec(parse_price(spec)) for product_id, spec in specs.items()}
-    codes = dict(Product.objects.filter(pk__in=canonical).values_list("pk", "code"))
-    if len(codes) < len(canonical):
-        message = f"There is no product of the id {min(set(canonical) - set(codes))}."
-        raise ProductUnknown(message)
+    parsed = {product_id: parse_price(spec) for product_id, spec in specs.items()}
+    codes = _require_priceable(parsed)
+    canonical = {product_id: price_spec(price) for product_id, price in parsed.items()}
     before = dict(draft.prices.filter(product_id__in=canonical).values_list("product_id", "spec"))
     new = {product_id: spec for product_id, spec in canonical.items() if before.get(product_id) != spec}
 
@@ -230,6 +232,19 @@ def set_prices(*, version_id: int, specs: Mapping[int, Mapping[str, object]], ac
         changes = {codes[product_id]: {"old": before.get(product_id), "new": spec} for product_id, spec in new.items()}
         _audit_prices(draft, result, changes, actor=actor, at=at)
     return result
+
+
+def _require_priceable(prices: Mapping[int, ParsedPrice]) -> dict[int, str]:
+    """The codes of the products, by id; each has to exist, and to take usage unless its price is a fee."""
+    products = Product.objects.in_bulk(list(prices))
+    unknown = prices.keys() - products.keys()
+    if unknown:
+        message = f"There is no product of the id {min(unknown)}."
+        raise ProductUnknown(message)
+    for product_id, price in prices.items():
+        if products[product_id].meter_id is None and not price.is_fee:
+            raise ProductTakesNoUsage(f"{products[product_id].code}: {NEEDS_A_METER}.")
+    return {product_id: product.code for product_id, product in products.items()}
 
 
 def _audit_prices(

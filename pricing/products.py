@@ -11,6 +11,7 @@ from django.db import IntegrityError, transaction
 
 from accounts import audit, history
 from accounts.access import Actor, Permission
+from metering.models import Meter
 from pricing.errors import ProductCodeTaken, ProductInvalid, ProductUsageFrozen, broken_rule
 from pricing.models import Product
 
@@ -104,6 +105,7 @@ def add_products(*, products: Sequence[ProductTerms], actor: Actor, at: datetime
     """
     actor.require(Permission.EDIT_PRICES)
     known = {product.code: product for product in Product.objects.filter(code__in=[terms.code for terms in products])}
+    _require_dimensions(products)
     new: dict[str, Product] = {}
     for terms in products:
         same = known.get(terms.code) or new.get(terms.code)
@@ -125,6 +127,20 @@ def add_products(*, products: Sequence[ProductTerms], actor: Actor, at: datetime
     return [known[terms.code] for terms in products]
 
 
+def _require_dimensions(products: Sequence[ProductTerms]) -> None:
+    """A filter on something that the meter does not keep would never find any usage."""
+    meters = Meter.objects.in_bulk({terms.meter_id for terms in products if terms.meter_id is not None})
+    for terms in products:
+        if terms.meter_id is None:
+            continue
+        meter = meters.get(terms.meter_id)
+        if meter is None:
+            raise ProductInvalid(f"{terms.code}: there is no such meter.")
+        unknown = sorted(terms.dimension_filter.keys() - set(meter.dimensions))
+        if unknown:
+            raise ProductInvalid(f"{terms.code}: the meter {meter.code!r} has no dimension {unknown[0]!r}.")
+
+
 @transaction.atomic
 def change_product(
     *, product_id: int, terms: ProductTerms, is_active: bool, reason: str, actor: Actor, at: datetime
@@ -143,6 +159,7 @@ def change_product(
     product.meter_id, product.dimension_filter = terms.meter_id, dict(terms.dimension_filter)
     product.is_active = is_active
     require_valid(product)
+    _require_dimensions([terms])
 
     try:
         with transaction.atomic():

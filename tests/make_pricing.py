@@ -58,6 +58,11 @@ def product(
     )
 
 
+def metered_product(sku: str = "") -> Product:
+    """Add a product that takes the usage of a meter of its own, or the part of it that has this SKU."""
+    return product(code=sku, meter=meter(), dimension_filter={"sku": sku} if sku else None)
+
+
 def price_book(*, code: str = "", name: str = "List prices", currency: str = "EUR") -> PriceBook:
     """Open a price book without a version."""
     return price_books.open_price_book(
@@ -73,7 +78,7 @@ def draft(
 ) -> PriceBookVersion:
     """Open the next version of a price book, with one price unless told which."""
     version = price_books.open_draft(book_id=(book or price_book()).pk, actor=_system, at=at)
-    wanted = {product(): TEN_CENTS} if prices is None else prices
+    wanted = {metered_product(): TEN_CENTS} if prices is None else prices
     price_books.set_prices(
         version_id=version.pk, specs={each.pk: spec for each, spec in wanted.items()}, actor=_system, at=at
     )
