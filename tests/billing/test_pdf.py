@@ -245,7 +245,9 @@ def test_negative_amounts_carry_a_minus() -> None:
 
 
 def test_the_service_period_stands_on_every_line() -> None:
-    late = replace(LINE, description="Late", period=DocumentPeriod(first_on=date(2024, 8, 17), last_on=date(2024, 8, 31)))
+    late = replace(
+        LINE, description="Late", period=DocumentPeriod(first_on=date(2024, 8, 17), last_on=date(2024, 8, 31))
+    )
 
     text = text_of(render_invoice_pdf(invoice(LINE, late)))
 
@@ -256,7 +258,11 @@ def test_the_service_period_stands_on_every_line() -> None:
 
 def test_a_tax_note_is_printed_with_the_tax() -> None:
     reverse_charge = DocumentTax(
-        name="VAT", rate=Decimal(0), base=Decimal("1234.35"), amount=Decimal(0), note="Reverse charge, art. 196 VAT directive"
+        name="VAT",
+        rate=Decimal(0),
+        base=Decimal("1234.35"),
+        amount=Decimal(0),
+        note="Reverse charge, art. 196 VAT directive",
     )
 
     text = text_of(render_invoice_pdf(invoice(taxes=(reverse_charge,), total=Decimal("1234.35"))))
@@ -303,7 +309,8 @@ def test_totals_are_never_alone_on_a_page(count: int) -> None:
 
 def test_a_group_head_stays_with_its_first_line() -> None:
     groups = tuple(
-        DocumentGroup(name=f"Group {number:02}", lines=many_lines(2), subtotal=Decimal("2468.70")) for number in range(30)
+        DocumentGroup(name=f"Group {number:02}", lines=many_lines(2), subtotal=Decimal("2468.70"))
+        for number in range(30)
     )
 
     pages = pages_of(render_invoice_pdf(invoice(groups=groups)))
@@ -374,9 +381,7 @@ def listening_server() -> Iterator[tuple[str, list[str]]]:
 
 def test_html_in_a_description_is_text_and_fetches_nothing() -> None:
     with listening_server() as (address, asked):
-        hostile = (
-            f'<script src="{address}/s"></script><img src="{address}/i"><link rel="attachment" href="file:///etc/passwd">'
-        )
+        hostile = f'<script src="{address}/s"></script><img src="{address}/i"><link rel="attachment" href="file:///etc/passwd">'
         pdf = render_invoice_pdf(invoice(replace(LINE, description=hostile, detail=f'"><style>@import "{address}/c"')))
 
     assert asked == []
