@@ -19,7 +19,7 @@ from accounts.postal import Address
 from accounts.staff import invite_staff
 
 LONG_AGO = datetime(2024, 1, 1, tzinfo=UTC)
-PASSWORD = "correct horse battery staple"  # noqa: S105 -- opens nothing but the tests' own databases
+PASSWORD = "correct horse battery staple"
 BERLIN = Address(address_line1="Lindenstraße 9", postal_code="10969", city="Berlin", country="DE")
 DUBLIN = Address(address_line1="1 Grand Canal Square", postal_code="D02 P820", city="Dublin", country="IE")
 
