@@ -24,6 +24,7 @@ class ExactNumberField(_DecimalField):
         """Run the checks of any field; those of DecimalField demand the digits that this one does without."""
         return models.Field.check(self, **kwargs)
 
-    def db_type(self, connection: BaseDatabaseWrapper) -> str:  # noqa: ARG002 -- Django asks every field so
+    def db_type(self, connection: BaseDatabaseWrapper) -> str:
         """Return the column's type."""
+        del connection
         return "numeric"

@@ -35,12 +35,8 @@ class Meter(models.Model):
     name = models.CharField(max_length=150)
     event_type = models.CharField(max_length=200, db_index=True)
     aggregation = models.CharField(max_length=20, choices=Aggregation)
-    value_path = models.CharField(
-        "name of the value in the event's data", max_length=200, blank=True
-    )
-    event_filter = models.JSONField(
-        "only events whose data holds", default=dict, blank=True
-    )
+    value_path = models.CharField("name of the value in the event's data", max_length=200, blank=True)
+    event_filter = models.JSONField("only events whose data holds", default=dict, blank=True)
     unit = models.CharField(max_length=60)
     dimensions = ArrayField(models.CharField(max_length=80), default=list, blank=True)
     is_active = models.BooleanField("active", default=True)
@@ -56,8 +52,7 @@ class Meter(models.Model):
                 name="meter_aggregation_is_known",
             ),
             models.CheckConstraint(
-                condition=(Q(aggregation="count") & Q(value_path=""))
-                | (~Q(aggregation="count") & ~Q(value_path="")),
+                condition=(Q(aggregation="count") & Q(value_path="")) | (~Q(aggregation="count") & ~Q(value_path="")),
                 name="meter_has_a_value_unless_it_counts",
             ),
         )
@@ -88,9 +83,7 @@ class Subject(models.Model):
 
     class Meta:
         ordering = ("name",)
-        constraints = (
-            models.UniqueConstraint(fields=["name"], name="subject_name_is_unique"),
-        )
+        constraints = (models.UniqueConstraint(fields=["name"], name="subject_name_is_unique"),)
 
     def __str__(self) -> str:
         return self.name
@@ -99,12 +92,8 @@ class Subject(models.Model):
 class SubjectAssignment(models.Model):
     """A subject belongs to a customer for a period of time `[start, end)`."""
 
-    subject = models.ForeignKey(
-        Subject, on_delete=models.PROTECT, related_name="assignments"
-    )
-    customer = models.ForeignKey(
-        Customer, on_delete=models.PROTECT, related_name="subject_assignments"
-    )
+    subject = models.ForeignKey(Subject, on_delete=models.PROTECT, related_name="assignments")
+    customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="subject_assignments")
     valid_during = DateTimeRangeField()
 
     history = history()
@@ -154,9 +143,7 @@ class UsageBatch(models.Model):
     api_key_id = models.BigIntegerField(null=True)
     actor_label = models.CharField(max_length=254)
     received_at = models.DateTimeField(db_index=True)
-    transaction_id = models.BigIntegerField(
-        db_default=RawSQL("(pg_current_xact_id()::text)::bigint", ())
-    )
+    transaction_id = models.BigIntegerField(db_default=RawSQL("(pg_current_xact_id()::text)::bigint", ()))
     accepted = models.PositiveIntegerField()
     duplicates = models.PositiveIntegerField()
     quarantined = models.PositiveIntegerField()
@@ -166,23 +153,18 @@ class UsageBatch(models.Model):
     class Meta:
         ordering = ("-id",)
         verbose_name_plural = "usage batches"
-        indexes = (
-            models.Index(fields=["transaction_id"], name="usage_batch_by_transaction"),
-        )
+        indexes = (models.Index(fields=["transaction_id"], name="usage_batch_by_transaction"),)
         constraints = (
             models.CheckConstraint(
                 condition=Q(door__in=["api", "file", "quarantine"]),
                 name="usage_door_is_known",
             ),
             models.CheckConstraint(
-                condition=Q(accepted=0, earliest_at__isnull=True)
-                | Q(accepted__gt=0, earliest_at__isnull=False),
+                condition=Q(accepted=0, earliest_at__isnull=True) | Q(accepted__gt=0, earliest_at__isnull=False),
                 name="usage_batch_knows_its_earliest_event",
             ),
         )
-        triggers = append_only(
-            "usage_batch", sentence="A usage batch is a fact: it never changes."
-        )
+        triggers = append_only("usage_batch", sentence="A usage batch is a fact: it never changes.")
 
     def __str__(self) -> str:
         return f"batch {self.pk} ({self.accepted} accepted)"
@@ -201,9 +183,7 @@ class UsageIdentity(models.Model):
     class Meta:
         db_table = "usage_identity"
         verbose_name_plural = "usage identities"
-        triggers = append_only(
-            "usage_identity", sentence="An event's identity is taken for ever."
-        )
+        triggers = append_only("usage_identity", sentence="An event's identity is taken for ever.")
 
     def __str__(self) -> str:
         return str(self.key)
@@ -251,11 +231,7 @@ class UsageDelta(models.Model):
 
     class Meta:
         db_table = "usage_delta"
-        indexes = (
-            models.Index(
-                fields=["customer_id", "hour"], name="usage_delta_by_customer"
-            ),
-        )
+        indexes = (models.Index(fields=["customer_id", "hour"], name="usage_delta_by_customer"),)
         triggers = (
             refuse(
                 "usage_delta_never_changes",
@@ -313,9 +289,7 @@ class UsageEvent(models.Model):
 
     class Meta:
         db_table = "usage_event"
-        triggers = append_only(
-            "usage_event", sentence="An accepted event is a fact: it never changes."
-        )
+        triggers = append_only("usage_event", sentence="An accepted event is a fact: it never changes.")
 
     def __str__(self) -> str:
         return f"{self.source} {self.event_id}"
@@ -371,17 +345,13 @@ class QuarantinedEvent(models.Model):
     seen_count = models.PositiveIntegerField(default=1)
     batch_id = models.BigIntegerField()
     closed_at = models.DateTimeField(null=True)
-    closed_by = models.ForeignKey(
-        User, on_delete=models.PROTECT, null=True, related_name="+"
-    )
+    closed_by = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+")
     closing_reason = models.TextField(blank=True)
 
     class Meta:
         ordering = ("-last_seen_at", "-id")
         constraints = (
-            models.UniqueConstraint(
-                fields=["key"], name="quarantined_event_is_kept_once"
-            ),
+            models.UniqueConstraint(fields=["key"], name="quarantined_event_is_kept_once"),
             models.CheckConstraint(
                 condition=Q(
                     reason__in=[
@@ -439,7 +409,7 @@ class QuarantinedEvent(models.Model):
 class RefusedEvent(models.Model):
     """An event or a file's row that was refused for good, with its position and why; append-only.
 
-    `fingerprint` is a hash of what was refused and why: the same refusal is kept once however often a sender repeats it.
+    `fingerprint` is a hash of what was refused and why: a refusal is kept once, however often a sender repeats it.
     """
 
     class Reason(models.TextChoices):
@@ -464,19 +434,13 @@ class RefusedEvent(models.Model):
     class Meta:
         ordering = ("-id",)
         constraints = (
-            models.UniqueConstraint(
-                fields=["fingerprint"], name="refusal_is_kept_once"
-            ),
+            models.UniqueConstraint(fields=["fingerprint"], name="refusal_is_kept_once"),
             models.CheckConstraint(
-                condition=Q(
-                    reason__in=["conflict", "malformed", "not_usage", "foreign_subject"]
-                ),
+                condition=Q(reason__in=["conflict", "malformed", "not_usage", "foreign_subject"]),
                 name="refusal_reason_is_known",
             ),
         )
-        triggers = append_only(
-            "refused_event", sentence="A refused event is a fact: it never changes."
-        )
+        triggers = append_only("refused_event", sentence="A refused event is a fact: it never changes.")
 
     def __str__(self) -> str:
         return f"{self.get_reason_display()}: {self.detail}"

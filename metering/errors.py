@@ -1,0 +1,71 @@
+"""What metering refuses as a whole; what it refuses event by event is in the result of ingestion."""
+
+from __future__ import annotations
+
+from accounts.errors import CountinghouseError
+
+
+class BodyNotJson(CountinghouseError):
+    """The body is not JSON."""
+
+    code = "body_not_json"
+
+
+class BodyNotEvents(CountinghouseError):
+    """The body is neither an event nor an array of events."""
+
+    code = "body_not_events"
+
+
+class BodyTooLarge(CountinghouseError):
+    """The body is larger than this door takes."""
+
+    code = "body_too_large"
+
+
+class TooManyEvents(CountinghouseError):
+    """A batch holds more events than this door takes at once."""
+
+    code = "too_many_events"
+
+
+class MeterCodeTaken(CountinghouseError):
+    """Another meter has this code."""
+
+    code = "meter_code_taken"
+
+
+class MeterInvalid(CountinghouseError):
+    """The meter contradicts itself."""
+
+    code = "meter_invalid"
+
+
+class SubjectNameInvalid(CountinghouseError):
+    """A subject's name is one to 200 printable characters."""
+
+    code = "subject_name_invalid"
+
+
+class SubjectAlreadyAssigned(CountinghouseError):
+    """The subject belongs to a customer at that time already."""
+
+    code = "subject_already_assigned"
+
+
+class AssignmentPeriodEmpty(CountinghouseError):
+    """The assignment ends before it starts."""
+
+    code = "assignment_period_empty"
+
+
+class DiscardNeedsReason(CountinghouseError):
+    """Events are discarded for a reason, and it was not given."""
+
+    code = "discard_needs_reason"
+
+
+class WindowNotOnTheHour(CountinghouseError):
+    """Usage is added up by hours of UTC, and this window starts or ends within one."""
+
+    code = "window_not_on_the_hour"

@@ -1,0 +1,250 @@
+"""Takes usage in: every event counted once, in one transaction with its identity and the change to the totals.
+
+The order of locks is the same for all senders: a month's partition, identities by key, quarantined events by key,
+series, refusals. So parallel senders of the same events wait for one another and never in a ring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import MINYEAR, UTC, date, datetime, timedelta
+
+import msgspec
+import psycopg
+from django.conf import settings
+from django.db import connection, transaction
+
+from accounts.access import Actor, Permission
+from metering import attribution, meters, refusals, series, storage
+from metering.counting import Counted, CountingRules, Problem, Reason
+from metering.errors import TooManyEvents
+from metering.events import Event, Malformed, payload_text, read_events
+from metering.models import RefusedEvent, UsageBatch
+
+MAX_EVENTS = 10_000
+FUTURE_ALLOWANCE = timedelta(hours=1)
+
+Door = UsageBatch.Door
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """An event that was refused for good: its position in the batch from 0, its id, the reason's code and words."""
+
+    index: int
+    id: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class IngestResult:
+    """What became of a batch; `accepted`, `duplicates`, `quarantined` and the rejections add up to its events."""
+
+    batch_id: int
+    accepted: int
+    duplicates: int
+    quarantined: int
+    rejected: list[Rejection]
+
+
+class _Sorted(msgspec.Struct, gc=False):
+    """The events of a batch by what becomes of them; `judged` holds those whose identity is new here, by key."""
+
+    judged: dict[str, Counted | tuple[Event, Problem]]
+    refused: list[refusals.Refusal]
+    indexes: list[int]
+    duplicates: int
+    quarantined: int
+
+
+@transaction.atomic
+def ingest(
+    *,
+    events: Sequence[object],
+    contradictions: Mapping[int, str] | None = None,
+    positions: Sequence[int] | None = None,
+    door: Door,
+    origin: str = "",
+    api_key_id: int | None = None,
+    customer_id: int | None = None,
+    actor: Actor,
+    at: datetime,
+) -> IngestResult:
+    """Accept a batch of CloudEvents (decoded JSON objects) and say what became of each.
+
+    Once the transaction has committed, each accepted event is counted, and sending it again changes nothing. Events
+    that cannot be counted yet go to quarantine; what is no event, contradicts an event already known, or names a
+    subject that is not `customer_id`'s (where that is given) is refused and listed, under its position in the file
+    where `positions` gives it. `contradictions` maps positions in the batch to what is wrong with a record that contradicts
+    itself: such an event goes to quarantine. `at` is when the batch came in.
+
+    Raises: PermissionMissing, TooManyEvents.
+    """
+    actor.require(Permission.LOAD_USAGE)
+    if len(events) > MAX_EVENTS:
+        msg = f"{len(events):,} events in one batch; at most {MAX_EVENTS:,} are taken."
+        raise TooManyEvents(msg)
+    well_formed, malformed = read_events(events)
+    with connection.wrap_database_errors, storage.server_side_cursor() as cursor:
+        rules = counting_rules(cursor, events=well_formed, at=at)
+        batch_id = storage.begin_batch(cursor, months=months_of(well_formed, rules=rules))
+        batch = _sort(
+            well_formed,
+            malformed,
+            rules=rules,
+            contradictions=contradictions or {},
+            customer_id=customer_id,
+        )
+        _take_identities(cursor, batch, at=at)
+        counted = [item for item in batch.judged.values() if isinstance(item, Counted)]
+        problems = [item for item in batch.judged.values() if not isinstance(item, Counted)]
+        store_counted(cursor, counted=counted, batch_id=batch_id)
+        storage.insert_quarantined(cursor, problems=problems, batch_id=batch_id, at=at)
+        rejected = _record_refused(batch, events, batch_id=batch_id, positions=positions, at=at)
+        result = IngestResult(
+            batch_id,
+            len(counted),
+            batch.duplicates,
+            len(problems) + batch.quarantined,
+            rejected,
+        )
+        storage.insert_batch(
+            cursor,
+            batch=storage.NewBatch(
+                id=batch_id,
+                door=door,
+                origin=origin,
+                api_key_id=api_key_id,
+                actor_label=actor.label,
+                received_at=at,
+                accepted=result.accepted,
+                duplicates=result.duplicates,
+                quarantined=result.quarantined,
+                rejected=len(rejected),
+                earliest_at=min((item.event.time for item in counted), default=None),
+            ),
+        )
+    return result
+
+
+def counting_rules(cursor: psycopg.Cursor, *, events: Sequence[Event], at: datetime) -> CountingRules:
+    """Return what decides how these events count, as it stands now."""
+    return CountingRules(
+        meters=meters.rules_for(cursor, {event.type for event in events}),
+        owners=attribution.owners_of(cursor, {event.subject for event in events}),
+        earliest=earliest_acceptable(at),
+        latest=at + FUTURE_ALLOWANCE,
+    )
+
+
+def earliest_acceptable(at: datetime) -> datetime:
+    """Return the moment before which events are too old: the start of the month the acceptance age ago, in UTC."""
+    at = at.astimezone(UTC)
+    year, month = divmod(at.year * 12 + at.month - 1 - settings.USAGE_ACCEPTANCE_MONTHS, 12)
+    return datetime(max(year, MINYEAR), month + 1, 1, tzinfo=UTC)
+
+
+def months_of(events: Sequence[Event], *, rules: CountingRules) -> list[date]:
+    """Return the first day of each month whose events these rules may accept."""
+    months = {event.time_text[:7] for event in events if rules.earliest <= event.time <= rules.latest}
+    return [date.fromisoformat(f"{month}-01") for month in sorted(months)]
+
+
+def store_counted(cursor: psycopg.Cursor, *, counted: Sequence[Counted], batch_id: int) -> None:
+    """Write events and what they add to the totals; the identities must be this transaction's own."""
+    if counted:
+        ids = series.ids_of(cursor, {key for item in counted for key, _ in item.parts})
+        storage.copy_events(cursor, counted=counted, series_ids=ids, batch_id=batch_id)
+        storage.copy_deltas(cursor, counted=counted, series_ids=ids, batch_id=batch_id)
+
+
+def _sort(
+    events: Sequence[Event],
+    malformed: Sequence[Malformed],
+    *,
+    rules: CountingRules,
+    contradictions: Mapping[int, str],
+    customer_id: int | None,
+) -> _Sorted:
+    batch = _Sorted({}, [], [], 0, 0)
+    for fault in malformed:
+        batch.indexes.append(fault.index)
+        batch.refused.append(
+            refusals.Refusal(
+                fault.index,
+                RefusedEvent.Reason.MALFORMED,
+                fault.detail,
+                fault.payload,
+                fault.source,
+                fault.event_id,
+            ),
+        )
+    first: dict[str, Event] = {}
+    for event in events:
+        known = first.setdefault(event.key, event)
+        if known is not event:
+            _sort_known(batch, event, known.content_hash)
+        elif customer_id is not None and rules.owner(event) != customer_id:
+            del first[event.key]
+            _refuse(batch, event, RefusedEvent.Reason.FOREIGN_SUBJECT, f"subject {event.subject!r} is not this key's")
+        else:
+            contradiction = contradictions.get(event.index)
+            judged = Problem(Reason.INCONSISTENT, contradiction) if contradiction else rules.judge(event)
+            batch.judged[event.key] = (event, judged) if isinstance(judged, Problem) else judged
+    return batch
+
+
+def _sort_known(batch: _Sorted, event: Event, known_hash: str) -> None:
+    if event.content_hash == known_hash:
+        batch.duplicates += 1
+    else:
+        _refuse(batch, event, RefusedEvent.Reason.CONFLICT, "an event of this source and id said something else before")
+
+
+def _refuse(batch: _Sorted, event: Event, reason: RefusedEvent.Reason, detail: str) -> None:
+    batch.indexes.append(event.index)
+    batch.refused.append(refusals.Refusal(event.index, reason, detail, "", event.source, event.event_id))
+
+
+def _take_identities(cursor: psycopg.Cursor, batch: _Sorted, *, at: datetime) -> None:
+    """Take the new identities and sort the rest of the batch into duplicates, conflicts and waiting ones."""
+    hashes = {
+        key: (item.event if isinstance(item, Counted) else item[0]).content_hash for key, item in batch.judged.items()
+    }
+    taken = storage.take_identities(cursor, hashes)
+    if len(taken) == len(hashes):
+        return
+    known = {key: batch.judged.pop(key) for key in hashes.keys() - taken}
+    stored = storage.content_hashes(cursor, known)
+    same = [key for key in known if stored[key] == hashes[key]]
+    waiting = storage.see_quarantined_again(cursor, keys=same, at=at)
+    batch.quarantined += len(waiting)
+    for key, item in known.items():
+        if key not in waiting:
+            _sort_known(batch, item.event if isinstance(item, Counted) else item[0], stored[key])
+
+
+def _record_refused(
+    batch: _Sorted,
+    events: Sequence[object],
+    *,
+    batch_id: int,
+    positions: Sequence[int] | None,
+    at: datetime,
+) -> list[Rejection]:
+    refused = [
+        refusals.Refusal(
+            positions[index] if positions else index,
+            refusal.reason,
+            refusal.detail,
+            refusal.payload or payload_text(events[index]),
+            refusal.source,
+            refusal.event_id,
+        )
+        for index, refusal in zip(batch.indexes, batch.refused, strict=True)
+    ]
+    refusals.record(batch_id=batch_id, refused=refused, at=at)
+    pairs = sorted(zip(batch.indexes, refused, strict=True), key=lambda pair: pair[0])
+    return [Rejection(index, refusal.event_id, str(refusal.reason), refusal.detail) for index, refusal in pairs]
