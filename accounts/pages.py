@@ -95,14 +95,20 @@ def page(
     return TemplateResponse(
         request,
         template,
-        {**admin.site.each_context(request), "title": title, "crumbs": crumbs, "actor": actor_of(request), **context},
+        {**admin.site.each_context(request), "title": title, "crumbs": crumbs, **_reader(request), **context},
         status=status,
     )
 
 
 def fragment(request: HttpRequest, template: str, **context: object) -> TemplateResponse:
     """Answer with a part of a page, for HTMX."""
-    return TemplateResponse(request, template, {"actor": actor_of(request), **context})
+    return TemplateResponse(request, template, {**_reader(request), **context})
+
+
+def _reader(request: HttpRequest) -> dict[str, object]:
+    """Tell templates who reads, and what they may: `may.edit_prices` for Permission.EDIT_PRICES."""
+    actor = actor_of(request)
+    return {"actor": actor, "may": {permission.value: actor.may(permission) for permission in Permission}}
 
 
 def attempt(request: HttpRequest, verb: Callable[[], T], done: str | Callable[[T], str]) -> T | None:

@@ -49,7 +49,7 @@ class UsageIndex(Generic[T]):
             for meter_id, by_names in tables.items()
         }
 
-    def most_specific(self, meter_id: int, dimensions: Mapping[str, str]) -> list[T]:
+    def most_specific(self, meter_id: int, dimensions: Mapping[str, str | None]) -> list[T]:
         """Those whose filter holds for the dimensions and has the most entries; several where they tie."""
         found: list[T] = []
         entries = 0
@@ -121,7 +121,7 @@ class Resolution(NamedTuple):
     unpriced: Unpriced | None
 
 
-def product_for_series(*, version: PricedVersion, meter_id: int, dimensions: Mapping[str, str]) -> Resolution:
+def product_for_series(*, version: PricedVersion, meter_id: int, dimensions: Mapping[str, str | None]) -> Resolution:
     """Find the product of a version that takes the usage of a series: the one with the most filter entries that hold.
 
     Two that tie are ambiguous. Where none of the version's products takes it: no_price if another product would, so
@@ -285,18 +285,20 @@ def version_diff(version_id: int) -> list[PriceChange]:
     """What the version changes against the approved one before it, in the order of the catalogue."""
     version = PriceBookVersion.objects.get(pk=version_id)
     before = version_before(version)
-    old = _specs(before.pk) if before else {}
-    new = _specs(version.pk)
+    old = specs_of(before.pk) if before else {}
+    new = specs_of(version.pk)
     differing = {product_id for product_id in old.keys() | new.keys() if old.get(product_id) != new.get(product_id)}
     products = Product.objects.filter(pk__in=differing).order_by("group", "name", "code")
-    return [_price_change(product, old.get(product.pk), new.get(product.pk)) for product in products]
+    return [price_change(product, old.get(product.pk), new.get(product.pk)) for product in products]
 
 
-def _specs(version_id: int) -> dict[int, dict[str, Any]]:
+def specs_of(version_id: int) -> dict[int, dict[str, Any]]:
+    """The prices of a version as JSON, by product."""
     return dict(Price.objects.filter(version_id=version_id).order_by().values_list("product_id", "spec"))
 
 
-def _price_change(product: Product, old: dict[str, Any] | None, new: dict[str, Any] | None) -> PriceChange:
+def price_change(product: Product, old: dict[str, Any] | None, new: dict[str, Any] | None) -> PriceChange:
+    """Say how a product's price differs between two sets of prices; at least one of them has it."""
     kind = ChangeKind.CHANGED
     if old is None or new is None:
         kind = ChangeKind.ADDED if old is None else ChangeKind.REMOVED
