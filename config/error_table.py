@@ -89,6 +89,7 @@ _UNPROCESSABLE: tuple[type[CountinghouseError], ...] = (
     metering.WindowNotOnTheHour,
     rows.UsageFileUnreadable,
     pricing.ProductInvalid,
+    pricing.ProductTakesNoUsage,
     pricing.PriceBookInvalid,
     pricing.EffectiveFromInvalid,
     pricing.PriceFileInvalid,
