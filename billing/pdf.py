@@ -11,7 +11,7 @@ import io
 import logging
 import re
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, time
 from functools import cache
@@ -24,11 +24,11 @@ from weasyprint.text.ffi import harfbuzz_subset
 from weasyprint.text.fonts import FontConfiguration
 from weasyprint.urls import URLFetcher, URLFetcherResponse
 
-from accounts.errors import CountinghouseError
 from billing.pdf_content import invoice_content, uses_letter
 from billing.pdf_data import (
     DEFAULT_LOGO,
     STATIC_FOLDER,
+    CharactersUnprintable,
     DocumentBank,
     DocumentGroup,
     DocumentLine,
@@ -76,7 +76,7 @@ def render_invoice_pdf(data: InvoiceDocumentData, *, attachments: Sequence[Embed
     renderer = _renderer()
     html = render_to_string("billing/pdf/invoice.html", invoice_content(data, logo_url=renderer.logos.keep(data.logo)))
     issued_at = datetime.combine(data.issued_on, time(), tzinfo=UTC)
-    files = [
+    embedded = [
         Attachment(
             file_obj=io.BytesIO(file.content),
             name=file.name,
@@ -88,19 +88,7 @@ def render_invoice_pdf(data: InvoiceDocumentData, *, attachments: Sequence[Embed
         )
         for file in attachments
     ]
-    return renderer.write(_UNPRINTABLE.sub(" ", html), letter=uses_letter(data.locale), attachments=files)
-
-
-class CharactersUnprintable(CountinghouseError):
-    """No installed font has some of the characters of a document."""
-
-    code = "characters_unprintable"
-
-    def __init__(self, code_points: Iterable[int]) -> None:
-        shown = " ".join(f"{chr(point)} (U+{point:04X})" for point in sorted(code_points)[:10])
-        super().__init__(
-            f"no installed font has {shown}; install one that does (Debian: fonts-noto-core, fonts-noto-cjk)"
-        )
+    return renderer.write(_UNPRINTABLE.sub(" ", html), letter=uses_letter(data.locale), attachments=embedded)
 
 
 class _Logos(URLFetcher):  # type: ignore[misc] # WeasyPrint has no types

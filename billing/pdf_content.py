@@ -53,10 +53,10 @@ def invoice_content(data: InvoiceDocumentData, *, logo_url: str) -> dict[str, An
         "currency": data.currency,
         "synthetic": data.synthetic,
         "seller": data.seller,
-        "sender_line": " · ".join([data.seller.name, *_address(data.seller, figures, home=data.seller.country)]),
+        "sender_line": " · ".join([data.seller.name, *_address(data.seller, figures, seen_from=data.buyer.country)]),
         "footer": _footer(data.seller, texts),
         "buyer": data.buyer,
-        "buyer_address": _address(data.buyer, figures, home=data.seller.country),
+        "buyer_address": _address(data.buyer, figures, seen_from=data.seller.country),
         "facts": _facts(data, texts, figures),
         "total": total,
         "due_on": figures.date(data.due_on),
@@ -126,15 +126,15 @@ def _tier(tier: DocumentTier, unit: str, texts: InvoiceTexts, figures: _Figures)
     }
 
 
-def _address(party: DocumentParty, figures: _Figures, *, home: str) -> list[str]:
-    """Return the postal lines; the country is named only on mail that leaves the seller's country."""
+def _address(party: DocumentParty, figures: _Figures, *, seen_from: str) -> list[str]:
+    """Return the postal lines; the country is named only where the other party is in another."""
     place = " ".join(part for part in (party.region, party.postal_code) if part)
     if party.country in _POSTAL_CODE_LAST:
         town = ", ".join(part for part in (party.city, place) if part)
     else:
         town = " ".join(part for part in (party.postal_code, party.city) if part)
         town = ", ".join(part for part in (town, party.region) if part)
-    country = "" if party.country == home else figures.country(party.country)
+    country = "" if party.country == seen_from else figures.country(party.country)
     return [line for line in (party.address_line1, party.address_line2, town, country) if line]
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
+
+from accounts.errors import CountinghouseError
 
 STATIC_FOLDER = Path(__file__).resolve().parent.parent / "static" / "billing" / "pdf"
 
@@ -134,3 +137,15 @@ class EmbeddedFile:
     content: bytes
     description: str
     relationship: str
+
+
+class CharactersUnprintable(CountinghouseError):
+    """No installed font has some of the characters of a document."""
+
+    code = "characters_unprintable"
+
+    def __init__(self, code_points: Iterable[int]) -> None:
+        shown = " ".join(f"{chr(point)} (U+{point:04X})" for point in sorted(code_points)[:10])
+        super().__init__(
+            f"no installed font has {shown}; install one that does (Debian: fonts-noto-core, fonts-noto-cjk)"
+        )

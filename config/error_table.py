@@ -11,7 +11,7 @@ from http import HTTPStatus
 from accounts import errors as accounts
 from accounts.errors import CountinghouseError
 from billing import errors as billing
-from billing import pdf
+from billing import pdf_data
 from metering import errors as metering
 from metering.sources import rows
 from pricing import calculator, charges, money, periods
@@ -77,7 +77,7 @@ _CONFLICT: tuple[type[CountinghouseError], ...] = (
     billing.InvoiceNotIssuable,
     billing.EntryReversed,
     billing.DocumentNotMade,
-    pdf.CharactersUnprintable,
+    pdf_data.CharactersUnprintable,
 )
 _UNPROCESSABLE: tuple[type[CountinghouseError], ...] = (
     accounts.DetailsInvalid,

@@ -17,6 +17,7 @@ import pikepdf
 import pytest
 from PIL import Image
 
+from billing import pdf as pdf_module
 from billing.pdf import (
     CharactersUnprintable,
     DocumentBank,
@@ -420,10 +421,31 @@ def test_control_characters_do_not_reach_the_document() -> None:
 
 
 def test_a_character_that_no_font_has_refuses_the_document() -> None:
-    phoenician = replace(LINE, description="\U00010900 and \U00010901")
+    private_use = replace(LINE, description="\U0010fffd")
 
-    with pytest.raises(CharactersUnprintable, match=r"U\+10900"):
-        render_invoice_pdf(invoice(phoenician))
+    with pytest.raises(CharactersUnprintable, match=r"U\+10FFFD"):
+        render_invoice_pdf(invoice(private_use))
+
+
+def test_without_the_subsetting_library_a_worker_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pdf_module, "harfbuzz_subset", None)
+    pdf_module._renderer.cache_clear()
+
+    render_invoice_pdf(invoice())
+    render_invoice_pdf(invoice())
+
+    assert [record.message for record in caplog.records if "libharfbuzz-subset0" in record.message] == [
+        "libharfbuzz-subset is missing: each PDF takes four times as long (Debian: libharfbuzz-subset0)"
+    ]
+
+
+def test_mail_abroad_names_both_countries() -> None:
+    text = text_of(render_invoice_pdf(invoice(buyer=DocumentParty(name="Acme", city="Paris", country="FR"))))
+
+    assert "Hamburg · Germany" in text
+    assert "France" in text
 
 
 def test_an_unknown_locale_or_currency_refuses_the_document() -> None:
