@@ -35,7 +35,9 @@ class ChildFailed(Exception):
 
 def commands(port: int) -> dict[str, list[str]]:
     """Return the processes of the site, by the name that messages call them."""
-    celery = [sys.executable, "-m", "celery", "-A", "config"]
+    # A machine of one's own may well be a container where everybody is root.
+    calm = ["-W", "ignore:You're running the worker with superuser privileges"]
+    celery = [sys.executable, *calm, "-m", "celery", "-A", "config"]
     quiet = ["--loglevel", "WARNING"]
     web = ["config.wsgi:application", "--bind", f"127.0.0.1:{port}", "--workers", "2", "--threads", "4"]
     worker = ["--concurrency", "2", "--without-gossip", "--without-mingle", "--without-heartbeat"]
@@ -83,6 +85,9 @@ def _running(to_start: dict[str, list[str]]) -> Iterator[dict[str, subprocess.Po
                 command, cwd=PROJECT_FOLDER, stdin=subprocess.DEVNULL, start_new_session=True
             )
         yield processes
+    except StopAsked:
+        print("Stopping; a job in progress gets a few seconds to finish.", flush=True)
+        raise
     finally:
         _stop(processes)
 

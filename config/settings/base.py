@@ -86,7 +86,7 @@ USAGE_ACCEPTANCE_MONTHS = int(os.environ.get("USAGE_ACCEPTANCE_MONTHS") or 25)
 DEMONSTRATION_ALLOWED = False
 
 # The message queue on our own Postgres, unless another is named: redis://..., amqp://...
-BROKER_URL = os.environ.get("CELERY_BROKER_URL") or "pgmq://"
+BROKER_URL = os.environ.get("CELERY_BROKER_URL") or "pgmq://localhost"
 
 STATIC_URL = "static/"
 STATIC_ROOT = PROJECT_FOLDER / "staticfiles"

@@ -2,6 +2,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ PROJECT = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture
-def taken_port() -> int:
+def taken_port() -> Iterator[int]:
     listener = socket.create_server(("127.0.0.1", 0))
     yield listener.getsockname()[1]
     listener.close()
