@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
@@ -41,7 +41,7 @@ def at_the_same_moment(*acts: Callable[[], object]) -> list[object]:
 
 
 @pytest.fixture
-def acme(transactional_db: None) -> Iterator[Customer]:
+def acme(transactional_db: None) -> Customer:
     return make.customer(name="Acme")
 
 
