@@ -75,10 +75,11 @@ def ingest(
     """Accept a batch of CloudEvents (decoded JSON objects) and say what became of each.
 
     Once the transaction has committed, each accepted event is counted, and sending it again changes nothing. Events
-    that cannot be counted yet go to quarantine; what is no event, contradicts an event already known, or names a
-    subject that is not `customer_id`'s (where that is given) is refused and listed, under its position in the file
-    where `positions` gives it. `contradictions` maps positions in the batch to what is wrong with a record that contradicts
-    itself: such an event goes to quarantine. `at` is when the batch came in.
+    that cannot be counted yet go to quarantine. What is no event, contradicts an event already known, or names a
+    subject that is not `customer_id`'s (where that is given) is refused and listed.
+
+    `contradictions` maps positions in the batch to what is wrong with a record that contradicts itself: such an event
+    goes to quarantine. `positions` gives each event's position in its file. `at` is when the batch came in.
 
     Raises: PermissionMissing, TooManyEvents.
     """
@@ -140,7 +141,7 @@ def counting_rules(cursor: psycopg.Cursor, *, events: Sequence[Event], at: datet
 
 
 def earliest_acceptable(at: datetime) -> datetime:
-    """Return the moment before which events are too old: the start of the month the acceptance age ago, in UTC."""
+    """Return the moment before which events are too old: the start of the month that lies the acceptance age back."""
     at = at.astimezone(UTC)
     year, month = divmod(at.year * 12 + at.month - 1 - settings.USAGE_ACCEPTANCE_MONTHS, 12)
     return datetime(max(year, MINYEAR), month + 1, 1, tzinfo=UTC)

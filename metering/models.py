@@ -12,13 +12,13 @@ from django.contrib.postgres.fields import (
     DateTimeRangeField,
     RangeOperators,
 )
+from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
 from django.db.models import F, Func, Q, Value
 from django.db.models.expressions import RawSQL
 
 from accounts.models import Customer, User, history
 from accounts.triggers import append_only, refuse, refuse_truncate
-from metering.fields import ExactNumberField
 
 
 class Meter(models.Model):
@@ -221,11 +221,11 @@ class UsageDelta(models.Model):
     customer_id = models.BigIntegerField()
     series_id = models.BigIntegerField()
     hour = models.DateTimeField()
-    sum = ExactNumberField()
+    sum = models.DecimalField()
     count = models.BigIntegerField()
-    min = ExactNumberField()
-    max = ExactNumberField()
-    last = ExactNumberField()
+    min = models.DecimalField()
+    max = models.DecimalField()
+    last = models.DecimalField()
     last_at = models.DateTimeField()
     batch_id = models.BigIntegerField()
 
@@ -255,15 +255,24 @@ class UsageHour(models.Model):
     customer_id = models.BigIntegerField()
     hour = models.DateTimeField()
     series_id = models.BigIntegerField()
-    sum = ExactNumberField()
+    sum = models.DecimalField()
     count = models.BigIntegerField()
-    min = ExactNumberField()
-    max = ExactNumberField()
-    last = ExactNumberField()
+    min = models.DecimalField()
+    max = models.DecimalField()
+    last = models.DecimalField()
     last_at = models.DateTimeField()
 
     class Meta:
         db_table = "usage_hour"
+        indexes = (BrinIndex(fields=["hour"], name="usage_hour_by_time"),)
+        triggers = (
+            refuse(
+                "usage_hour_is_never_deleted",
+                operation=pgtrigger.Delete,
+                sentence="A folded hour is never thrown away.",
+            ),
+            refuse_truncate("usage_hour_is_never_emptied", sentence="Folded hours are never thrown away."),
+        )
 
     def __str__(self) -> str:
         return f"series {self.series_id} at {self.hour:%Y-%m-%d %H:00}"

@@ -6,7 +6,6 @@ import django.contrib.postgres.fields
 import django.contrib.postgres.fields.ranges
 import django.db.models.deletion
 import django.db.models.expressions
-import metering.fields
 import pgtrigger.compiler
 import pgtrigger.migrations
 import simple_history.models
@@ -173,11 +172,11 @@ class Migration(migrations.Migration):
                 ('customer_id', models.BigIntegerField()),
                 ('series_id', models.BigIntegerField()),
                 ('hour', models.DateTimeField()),
-                ('sum', metering.fields.ExactNumberField()),
+                ('sum', models.DecimalField()),
                 ('count', models.BigIntegerField()),
-                ('min', metering.fields.ExactNumberField()),
-                ('max', metering.fields.ExactNumberField()),
-                ('last', metering.fields.ExactNumberField()),
+                ('min', models.DecimalField()),
+                ('max', models.DecimalField()),
+                ('last', models.DecimalField()),
                 ('last_at', models.DateTimeField()),
                 ('batch_id', models.BigIntegerField()),
             ],
@@ -218,11 +217,11 @@ class Migration(migrations.Migration):
                 ('customer_id', models.BigIntegerField()),
                 ('hour', models.DateTimeField()),
                 ('series_id', models.BigIntegerField()),
-                ('sum', metering.fields.ExactNumberField()),
+                ('sum', models.DecimalField()),
                 ('count', models.BigIntegerField()),
-                ('min', metering.fields.ExactNumberField()),
-                ('max', metering.fields.ExactNumberField()),
-                ('last', metering.fields.ExactNumberField()),
+                ('min', models.DecimalField()),
+                ('max', models.DecimalField()),
+                ('last', models.DecimalField()),
                 ('last_at', models.DateTimeField()),
             ],
             options={

@@ -1,0 +1,66 @@
+"""The API's door for events: reads the body, asks ingestion once, answers after the commit."""
+
+from __future__ import annotations
+
+import msgspec
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_POST
+
+from accounts.access import Actor
+from accounts.api_keys import authenticate_api_key
+from accounts.models import ApiKey
+from accounts.request_context import current_request_id
+from metering.errors import BodyTooLarge
+from metering.events import decode_body
+from metering.ingestion import Door, IngestResult, ingest
+
+
+@csrf_exempt
+@require_POST
+def post_events(request: HttpRequest) -> HttpResponse:
+    """Take one CloudEvents object or an array; answers 200 with what became of each event.
+
+    A plain view and not one of REST framework's: at this rate each layer is felt. `config.errors` answers what is
+    raised here.
+    """
+    at = timezone.now()
+    key = authenticate_api_key(
+        authorization_header=request.headers.get("Authorization"),
+        scope=ApiKey.Scope.EVENTS_WRITE,
+        at=at,
+    )
+    result = ingest(
+        events=decode_body(_body(request)),
+        door=Door.API,
+        origin=current_request_id(),
+        api_key_id=key.pk,
+        customer_id=key.customer_id,
+        actor=Actor.of_key(key, request_id=current_request_id()),
+        at=at,
+    )
+    return HttpResponse(_answer(result), content_type="application/json")
+
+
+def _body(request: HttpRequest) -> bytes:
+    # Read from the stream: Django's own limit on `request.body` is meant for forms, and answers with a page.
+    limit = settings.INGEST_BODY_LIMIT_BYTES
+    body = request.read(limit + 1)
+    if len(body) > limit:
+        msg = f"The body is larger than {limit:,} bytes; send fewer events at once."
+        raise BodyTooLarge(msg)
+    return body
+
+
+def _answer(result: IngestResult) -> bytes:
+    return msgspec.json.encode(
+        {
+            "batch": result.batch_id,
+            "accepted": result.accepted,
+            "duplicates": result.duplicates,
+            "quarantined": result.quarantined,
+            "rejected": result.rejected,
+        },
+    )
