@@ -86,7 +86,7 @@ def open_accounts(*, legal_entity_id: int, currency: str) -> None:
 
 
 def post_invoices(*, invoice_ids: Sequence[int]) -> int:
-    """Post issued invoices: receivable debit total, revenue credit net, tax payable credit tax; return the entries made.
+    """Post issued invoices and return the entries made: receivable debit total; revenue and tax payable credit.
 
     An invoice is posted once, however often this is asked for; one whose total is zero posts nothing. To be called in
     the transaction that issues them, by a verb that has checked the permission; the accounts must be open.
