@@ -4,9 +4,10 @@ import os
 
 from config.settings.api import REST_FRAMEWORK
 from config.settings.local import *  # noqa: F403 -- how Django settings extend one another
-from config.settings.local import DATABASES
+from config.settings.local import DATABASES, INSTALLED_APPS
 
 DEBUG = False
+INSTALLED_APPS = [*INSTALLED_APPS, "django_migration_linter"]
 ALLOWED_HOSTS = ["127.0.0.1", "localhost", "testserver"]
 DATABASES["default"]["TEST"] = {"NAME": os.environ.get("COUNTINGHOUSE_TEST_DB", "test_countinghouse")}
 
