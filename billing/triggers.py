@@ -71,7 +71,7 @@ def only_while_draft(rule: str, *, parent_table: str, parent_column: str, messag
 
     The parent is locked, for a row that is written while another session submits the parent would otherwise slip in
     behind the approval.
-    """  # noqa: S608 -- built from constants
+    """
     return pgtrigger.Trigger(
         name=rule,
         when=pgtrigger.Before,
@@ -110,7 +110,7 @@ RUN_NAMES_ITS_OWN_APPROVAL = pgtrigger.Trigger(
             {_refuse("bill_run_names_its_own_approval", "A run is approved by a request of its own.")}
         END IF;
         RETURN NEW;
-    """,  # noqa: S608 -- built from constants
+    """,
 )
 
 ISSUED_RUN_HAS_NOTHING_LEFT = pgtrigger.Trigger(
@@ -126,7 +126,7 @@ ISSUED_RUN_HAS_NOTHING_LEFT = pgtrigger.Trigger(
             {_refuse("issued_bill_run_has_nothing_left", "The run still has invoices that are not issued.")}
         END IF;
         RETURN NEW;
-    """,  # noqa: S608 -- built from constants
+    """,
 )
 
 INVOICE_IS_APPROVED_WITH_ITS_RUN = pgtrigger.Trigger(
