@@ -56,7 +56,7 @@ def open_customers(
     starts_at = periods.start_of_day(since, entity.time_zone)
     attribution.assign_subjects(
         assignments=[
-            attribution.Assignment(name=each.subject, customer_id=customer.pk, starts_at=starts_at)
+            attribution.NewAssignment(name=each.subject, customer_id=customer.pk, starts_at=starts_at)
             for each, customer in zip(wanted, opened, strict=True)
         ],
         actor=staff.analyst,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import date, datetime
 
-from accounts import approvals
-from accounts.models import ApprovalDecision, LegalEntity
+from accounts.models import LegalEntity
 from billing import bill_runs, delivery, documents, issuing
+from billing.demo.approving import approve_pending
 from billing.demo.people import DemoStaff
 from billing.models import BillRun, BillRunItem, Invoice, InvoiceDelivery, InvoiceDocument
 
@@ -31,14 +31,13 @@ def submit_month(entity: LegalEntity, month: date, staff: DemoStaff, *, at: date
 def bill_month(entity: LegalEntity, month: date, staff: DemoStaff, *, at: datetime, progress: Progress) -> BillRun:
     """Bill a month up to the sent mails; whatever was done before is not done again."""
     run = submit_month(entity, month, staff, at=at, progress=progress)
-    if run.status == BillRun.Status.IN_REVIEW and run.approval_id is not None:
-        approvals.decide(
-            request_id=run.approval_id,
-            outcome=ApprovalDecision.Outcome.APPROVE,
-            comment="Totals agree with the usage report.",
-            actor=staff.controller,
-            at=at,
-        )
+    approve_pending(
+        kind=bill_runs.APPROVAL_KIND,
+        subject_id=run.pk,
+        comment="Totals agree with the usage report.",
+        actor=staff.controller,
+        at=at,
+    )
     run.refresh_from_db()
     if run.status == BillRun.Status.APPROVED:
         total = run.invoices.count()

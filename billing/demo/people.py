@@ -9,7 +9,7 @@ from accounts import staff
 from accounts.access import Actor, Role
 from accounts.models import User
 
-DEMO_PASSWORD = "countinghouse-demo"  # noqa: S105 - printed for everybody to use, on a demonstration only
+DEMO_PASSWORD = "every-cent-explained"  # noqa: S105 - printed for everybody to use, on a demonstration only
 
 
 @dataclass(frozen=True, slots=True)

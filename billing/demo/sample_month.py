@@ -12,11 +12,12 @@ from pathlib import Path
 
 from django.db.models import Count, Sum
 
-from accounts import approvals, legal_entities
+from accounts import legal_entities
 from accounts.customers import CustomerDetails
 from accounts.legal_entities import LegalEntityDetails
-from accounts.models import ApprovalDecision, LegalEntity
+from accounts.models import LegalEntity
 from accounts.postal import Address
+from billing.demo.approving import approve_pending
 from billing.demo.customers import DemoCustomer, open_customers
 from billing.demo.months import Progress, bill_month
 from billing.demo.people import DemoStaff
@@ -141,26 +142,24 @@ def _price_book(records: list[dict[str, str]], meter: Meter, staff: DemoStaff, *
         actor=staff.product_manager,
         at=at,
     )
-    if book.versions.exclude(status=PriceBookVersion.Status.DRAFT).exists():
-        return book
-    version = price_books.open_draft(book_id=book.pk, actor=staff.product_manager, at=at)
-    spreadsheet.import_prices(
-        version_id=version.pk,
-        content=_price_file(records),
-        actor=staff.product_manager,
-        at=at,
-    )
-    version = publication.submit_version(
-        version_id=version.pk,
-        effective_from=MONTH_START,
-        reason="List prices as published",
-        actor=staff.product_manager,
-        at=at,
-    )
-    assert version.approval_id is not None
-    approvals.decide(
-        request_id=version.approval_id,
-        outcome=ApprovalDecision.Outcome.APPROVE,
+    version = book.versions.first() or price_books.open_draft(book_id=book.pk, actor=staff.product_manager, at=at)
+    if version.status == PriceBookVersion.Status.DRAFT:
+        spreadsheet.import_prices(
+            version_id=version.pk,
+            content=_price_file(records),
+            actor=staff.product_manager,
+            at=at,
+        )
+        publication.submit_version(
+            version_id=version.pk,
+            effective_from=MONTH_START,
+            reason="List prices as published",
+            actor=staff.product_manager,
+            at=at,
+        )
+    approve_pending(
+        kind=publication.APPROVAL_KIND,
+        subject_id=version.pk,
         comment="Agrees with the published list.",
         actor=staff.pricing_approver,
         at=at,

@@ -8,12 +8,13 @@ from datetime import date, datetime
 from decimal import Decimal
 from io import BytesIO
 
-from accounts import approvals, legal_entities
+from accounts import legal_entities
 from accounts.customers import CustomerDetails
 from accounts.legal_entities import LegalEntityDetails
-from accounts.models import ApprovalDecision, LegalEntity
+from accounts.models import LegalEntity
 from accounts.postal import Address
 from billing.demo import gpu_cloud
+from billing.demo.approving import approve_pending
 from billing.demo.customers import DemoCustomer, open_customers
 from billing.demo.months import Progress, bill_month, submit_month
 from billing.demo.people import DemoStaff
@@ -138,20 +139,14 @@ def _price_book(months: list[date], staff: DemoStaff, *, at: datetime) -> PriceB
     ids = _products(staff, at=at)
     opening = {product.sku: product.price for product in gpu_cloud.PRODUCTS}
     for month, prices in ((months[0], opening), (months[2], gpu_cloud.PRICE_CUT)):
-        effective_from = periods.start_of_day(month, TIME_ZONE)
-        approved = book.versions.filter(effective_from=effective_from).exclude(
-            status__in=[PriceBookVersion.Status.DRAFT, PriceBookVersion.Status.IN_REVIEW],
+        version = _submit(book, prices, ids, periods.start_of_day(month, TIME_ZONE), staff, at=at)
+        approve_pending(
+            kind=publication.APPROVAL_KIND,
+            subject_id=version.pk,
+            comment="Agreed in the pricing round.",
+            actor=staff.pricing_approver,
+            at=at,
         )
-        if not approved.exists():
-            version = _submit(book, prices, ids, effective_from, staff, at=at)
-            assert version.approval_id is not None
-            approvals.decide(
-                request_id=version.approval_id,
-                outcome=ApprovalDecision.Outcome.APPROVE,
-                comment="Agreed in the pricing round.",
-                actor=staff.pricing_approver,
-                at=at,
-            )
     return book
 
 
@@ -185,6 +180,10 @@ def _submit(
     *,
     at: datetime,
 ) -> PriceBookVersion:
+    """Draft and submit the version that takes effect then; one that was submitted before is returned as it is."""
+    submitted = book.versions.filter(effective_from=effective_from).first()
+    if submitted is not None:
+        return submitted
     version = book.versions.filter(status=PriceBookVersion.Status.DRAFT).first() or price_books.open_draft(
         book_id=book.pk,
         actor=staff.product_manager,
