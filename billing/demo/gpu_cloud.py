@@ -160,7 +160,7 @@ PRODUCTS = (
 )
 
 # From the third month on: the H100 gets cheaper.
-PRICE_CUT = {
+PRICE_CUT: dict[str, dict[str, object]] = {
     "gpu-h100": {
         "model": "graduated",
         "tiers": [
@@ -171,7 +171,7 @@ PRICE_CUT = {
     },
 }
 # Submitted and waiting for its approver.
-PROPOSED_CHANGE = {
+PROPOSED_CHANGE: dict[str, dict[str, object]] = {
     "gpu-a100": {"model": "per_unit", "unit_price": "1.39"},
     "storage-nvme": {"model": "per_unit", "unit_price": "0.000129"},
 }
@@ -204,7 +204,18 @@ def customers() -> list[SyntheticCustomer]:
     """Return the invented customers, from the file beside the sample data."""
     with CUSTOMER_FILE.open(encoding="utf-8", newline="") as file:
         return [
-            SyntheticCustomer(**{**row, "size": int(row["size"]), "gpus": tuple(row["gpus"].split())})
+            SyntheticCustomer(
+                code=row["code"],
+                name=row["name"],
+                street=row["street"],
+                postal_code=row["postal_code"],
+                city=row["city"],
+                country=row["country"],
+                locale=row["locale"],
+                tax_id=row["tax_id"],
+                size=int(row["size"]),
+                gpus=tuple(row["gpus"].split()),
+            )
             for row in csv.DictReader(file)
         ]
 
