@@ -90,7 +90,7 @@ def parse_price(spec: Mapping[str, object]) -> Price:
     name = reader.text("model")
     read_model = MODELS.get(name)
     if read_model is None:
-        if name:
+        if not reader.problems:
             reader.refuse("model", f"{name[:40]!r} is not offered; there are {', '.join(sorted(MODELS))}")
         raise PriceInvalid(reader.problems)
     model = read_model(reader)
