@@ -131,7 +131,7 @@ def _read_price(sku: str, rows: Sequence[Row], prices: list[FilePrice]) -> list[
     first = rows[0]
     is_tiered = first["model"] in _TIERED
     problems = list(_repeated(sku, rows) if is_tiered else _duplicates(sku, rows))
-    spec: dict[str, Any] = {"model": first["model"]}
+    spec: dict[str, Any] = {"model": first["model"] or None}
     if is_tiered:
         spec["tiers"] = [{name: row[name] or None for name in _TIER_CELLS} for row in rows]
         problems += [FileProblem(row.line, "amount", "has no meaning for a tier") for row in rows if row["amount"]]
@@ -219,7 +219,7 @@ def read_product_file(content: str | bytes) -> list[tuple[Row, ProductTerms]]:
     """
     table = read_table(content, PRODUCT_COLUMNS)
     problems = table.problems
-    meters = dict(Meter.objects.values_list("code", "pk"))
+    meters = {meter.code: meter for meter in Meter.objects.all()}
     found: dict[str, tuple[Row, ProductTerms]] = {}
     if not table.rows and not problems:
         problems.append(FileProblem(1, "", "there are no products in this file"))
@@ -245,8 +245,9 @@ class _CellInvalid(Exception):
         self.column, self.reason = column, reason
 
 
-def _product_terms(row: Row, meters: Mapping[str, int]) -> ProductTerms:
-    if row["meter"] and row["meter"] not in meters:
+def _product_terms(row: Row, meters: Mapping[str, Meter]) -> ProductTerms:
+    meter = meters.get(row["meter"])
+    if row["meter"] and meter is None:
         raise _CellInvalid("meter", f"there is no meter {row['meter']!r}")
     try:
         dimension_filter = json.loads(row["filter"] or "{}")
@@ -254,12 +255,15 @@ def _product_terms(row: Row, meters: Mapping[str, int]) -> ProductTerms:
         raise _CellInvalid("filter", f"is not a JSON object: {error}"[:200]) from None
     if not isinstance(dimension_filter, dict):
         raise _CellInvalid("filter", "is not a JSON object")
+    unknown = sorted(dimension_filter.keys() - set(meter.dimensions if meter else ()))
+    if unknown:
+        raise _CellInvalid("filter", f"the meter {row['meter']!r} has no dimension {unknown[0]!r}")
     terms = ProductTerms(
         code=row["sku"],
         name=row["name"],
         group=row["group"],
         unit=row["unit"],
-        meter_id=meters.get(row["meter"]),
+        meter_id=meter.pk if meter else None,
         dimension_filter=dimension_filter,
     )
     terms.as_product()

@@ -20,7 +20,7 @@ LONG_AGO = datetime(2024, 1, 1, tzinfo=UTC)
 TEN_CENTS: Mapping[str, object] = {"model": "per_unit", "unit_price": "0.10"}
 
 _number = count(1)
-_system = Actor.system("tests")
+SYSTEM = Actor.system("tests")
 
 
 def meter(*, code: str = "", unit: str = "GPU-hour", dimensions: Sequence[str] = ("sku",)) -> Meter:
@@ -55,7 +55,7 @@ def product(
         unit=unit,
         meter_id=meter.pk if meter else None,
         dimension_filter=dimension_filter,
-        actor=_system,
+        actor=SYSTEM,
         at=LONG_AGO,
     )
 
@@ -68,7 +68,7 @@ def metered_product(sku: str = "") -> Product:
 def price_book(*, code: str = "", name: str = "List prices", currency: str = "EUR") -> PriceBook:
     """Open a price book without a version."""
     return price_books.open_price_book(
-        code=code or f"book-{next(_number)}", name=name, currency=currency, actor=_system, at=LONG_AGO
+        code=code or f"book-{next(_number)}", name=name, currency=currency, actor=SYSTEM, at=LONG_AGO
     )
 
 
@@ -79,10 +79,10 @@ def draft(
     at: datetime = LONG_AGO,
 ) -> PriceBookVersion:
     """Open the next version of a price book, with one price unless told which."""
-    version = price_books.open_draft(book_id=(book or price_book()).pk, actor=_system, at=at)
+    version = price_books.open_draft(book_id=(book or price_book()).pk, actor=SYSTEM, at=at)
     wanted = {metered_product(): TEN_CENTS} if prices is None else prices
     price_books.set_prices(
-        version_id=version.pk, specs={each.pk: spec for each, spec in wanted.items()}, actor=_system, at=at
+        version_id=version.pk, specs={each.pk: spec for each, spec in wanted.items()}, actor=SYSTEM, at=at
     )
     return version
 
@@ -147,7 +147,7 @@ def contract(
         starts_on=starts_on,
         ends_on=ends_on,
         anchor_day=anchor_day,
-        actor=_system,
+        actor=SYSTEM,
         at=LONG_AGO,
     )
 
