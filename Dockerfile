@@ -2,7 +2,8 @@ FROM python:3.12-slim-bookworm
 
 RUN apt-get update --quiet \
     && apt-get install --yes --quiet --no-install-recommends \
-        fontconfig fonts-dejavu-core libharfbuzz-subset0 libpango-1.0-0 libpangoft2-1.0-0 \
+        fontconfig fonts-dejavu-core fonts-droid-fallback fonts-open-sans \
+        libharfbuzz-subset0 libpango-1.0-0 libpangoft2-1.0-0 \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --create-home countinghouse
 WORKDIR /srv/countinghouse
