@@ -114,15 +114,25 @@ def authenticate_api_key(*, authorization_header: str | None, scope: str, at: da
     Raises: ApiKeyMissing, ApiKeyUnknown, ApiKeyRevoked, ApiKeyExpired, ApiKeyScopeMissing.
     """
     key = _find(_secret_in(authorization_header))
-    if key.revoked_at is not None and key.revoked_at <= at:
+    state = state_of(key, at=at)
+    if state == "revoked":
         raise ApiKeyRevoked
-    if key.expires_at is not None and key.expires_at <= at:
+    if state == "expired":
         raise ApiKeyExpired
     if scope not in key.scopes:
         msg = f"This API key lacks the scope {scope}."
         raise ApiKeyScopeMissing(msg)
     _note_use(key, at=at)
     return key
+
+
+def state_of(key: ApiKey, *, at: datetime) -> str:
+    """Tell people whether a key opens anything at this moment: `valid`, `expired` or `revoked`."""
+    if key.revoked_at is not None and key.revoked_at <= at:
+        return "revoked"
+    if key.expires_at is not None and key.expires_at <= at:
+        return "expired"
+    return "valid"
 
 
 def _require_valid(*, name: str, scopes: Collection[str], expires_at: datetime | None, at: datetime) -> None:

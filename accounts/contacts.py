@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from django.db import transaction
@@ -91,6 +93,62 @@ def remove_contact(*, contact_id: int, reason: str, actor: Actor, at: datetime) 
     contact = _lock(contact_id)
     audit.record(actor=actor, verb="contact.removed", subject=contact, at=at, reason=reason)
     history.delete(contact, reason=reason, actor=actor, at=at)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContactRow:
+    """One row of a list of contacts as somebody edited it; without an id it is new."""
+
+    contact_id: int | None
+    name: str
+    email: str
+    receives_invoices: bool
+    is_removed: bool = False
+
+
+@transaction.atomic
+def change_contacts(
+    *,
+    customer_id: int,
+    rows: Sequence[ContactRow],
+    reason: str,
+    actor: Actor,
+    at: datetime,
+) -> None:
+    """Add, change and remove contacts of one customer as the rows say, each by its own verb, all or nothing.
+
+    Raises: what the verbs raise; ContactUnknown also for the contact of another customer.
+    """
+    own = set(Contact.objects.filter(customer_id=customer_id).values_list("pk", flat=True))
+    for row in rows:
+        if row.contact_id is not None and row.contact_id not in own:
+            raise ContactUnknown
+    for row in sorted(rows, key=lambda row: not row.is_removed):
+        _change_row(customer_id, row, reason=reason, actor=actor, at=at)
+
+
+def _change_row(customer_id: int, row: ContactRow, *, reason: str, actor: Actor, at: datetime) -> None:
+    if row.contact_id is not None and row.is_removed:
+        remove_contact(contact_id=row.contact_id, reason=reason, actor=actor, at=at)
+    elif row.contact_id is not None:
+        change_contact(
+            contact_id=row.contact_id,
+            name=row.name,
+            email=row.email,
+            receives_invoices=row.receives_invoices,
+            reason=reason,
+            actor=actor,
+            at=at,
+        )
+    elif not row.is_removed:
+        add_contact(
+            customer_id=customer_id,
+            name=row.name,
+            email=row.email,
+            receives_invoices=row.receives_invoices,
+            actor=actor,
+            at=at,
+        )
 
 
 def _lock(contact_id: int) -> Contact:

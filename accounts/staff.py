@@ -132,6 +132,30 @@ def reset_password(*, user_id: int, password: str, reason: str, actor: Actor, at
     return user
 
 
+@transaction.atomic
+def change_staff(
+    *,
+    user_id: int,
+    name: str,
+    roles: Collection[Role],
+    is_active: bool,
+    reason: str,
+    actor: Actor,
+    at: datetime,
+) -> User:
+    """Change whatever differs of a member of staff, each by its own verb, all or nothing.
+
+    Raises: what `rename_staff`, `change_roles`, `deactivate_staff` and `reactivate_staff` raise.
+    """
+    user = rename_staff(user_id=user_id, name=name, reason=reason, actor=actor, at=at)
+    if roles_of(user) != set(roles):
+        user = change_roles(user_id=user_id, roles=roles, reason=reason, actor=actor, at=at)
+    if user.is_active != is_active:
+        turn = reactivate_staff if is_active else deactivate_staff
+        user = turn(user_id=user_id, reason=reason, actor=actor, at=at)
+    return user
+
+
 def roles_of(user: User) -> set[Role]:
     """Return the roles that a member of staff holds; groups that are no roles are left out."""
     known = {role.value for role in Role}

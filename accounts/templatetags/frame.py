@@ -135,6 +135,12 @@ def pretty_json(value: object) -> str:
 
 
 @register.filter
+def hex_of(content: bytes | memoryview | None) -> str:
+    """Write bytes, such as a hash, in hexadecimal digits."""
+    return "" if content is None else bytes(content).hex()
+
+
+@register.filter
 def verb_words(verb: str) -> str:
     """Write a verb of the audit log in words: "bill_run.submitted" becomes "Bill run submitted"."""
     return verb.replace(".", " ").replace("_", " ").capitalize()
