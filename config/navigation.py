@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.apps import apps
+from django.contrib import admin
 from django.http import HttpRequest
 from django.urls import reverse
 
@@ -110,6 +112,8 @@ class _Places:
         }
 
     def records(self, title: str, icon: str, model: str, needs: Permission, *more_starts: str) -> Item | None:
-        """Link to the records of a model such as "accounts.customer"."""
+        """Link to the records of a model such as "accounts.customer", if the admin has them."""
         app, name = model.split(".")
+        if not admin.site.is_registered(apps.get_model(app, name)):
+            return None
         return self.page(title, icon, f"admin:{app}_{name}_changelist", needs, *more_starts)

@@ -1,4 +1,4 @@
-"""Writes a price as a sentence that a product manager would say: "$0.10 per GB up to 100, then $0.08"."""
+"""Writes prices and amounts as staff read them: "$0.10 per GB up to 100, then $0.08" and "USD 1,204.50"."""
 
 from __future__ import annotations
 
@@ -6,10 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from pricing.money import format_quantity, format_unit_price
+from pricing.money import format_quantity, format_unit_price, round_to_minor
 
 _LOCALE = "en_US"
+_SHORT_PLACES = 6
 _ROUNDED = {"up": "rounded up", "down": "rounded down", "half_up": "rounded"}
+
+
+def amount_text(amount: Decimal, currency: str) -> str:
+    """Write an amount with its currency at its minor unit, in one notation whatever the customer's locale is."""
+    return f"{currency} {round_to_minor(amount, currency):,f}"
+
+
+def quantity_text(quantity: Decimal) -> str:
+    """Write a quantity with separators, shortened to six decimal places."""
+    return format_quantity(quantity, _LOCALE, max_places=_SHORT_PLACES)
 
 
 def price_text(spec: Mapping[str, Any], *, currency: str, unit: str) -> str:

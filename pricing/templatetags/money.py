@@ -7,18 +7,18 @@ from decimal import Decimal
 from django import template
 
 from pricing.money import format_percent, format_quantity, format_unit_price, plain, round_to_minor
+from pricing.price_texts import amount_text, quantity_text
 
 register = template.Library()
 
 # Staff read amounts beside their code, in one notation whatever the customer's locale: "USD 1,204.50".
 STAFF_LOCALE = "en_US"
-_SHORT_PLACES = 6
 
 
 @register.filter
 def money(amount: Decimal | None, currency: str) -> str:
     """Write an amount with its currency, at the currency's minor unit: "USD 1,204.50"."""
-    return "–" if amount is None else f"{currency} {round_to_minor(amount, currency):,f}"
+    return "–" if amount is None else amount_text(amount, currency)
 
 
 @register.filter
@@ -46,7 +46,7 @@ def unit_price(price: Decimal | str, currency: str) -> str:
 @register.filter
 def quantity(value: Decimal | str | None) -> str:
     """Write a quantity with separators, shortened to six decimal places."""
-    return "–" if value is None else format_quantity(Decimal(value), STAFF_LOCALE, max_places=_SHORT_PLACES)
+    return "–" if value is None else quantity_text(Decimal(value))
 
 
 @register.filter

@@ -1,0 +1,70 @@
+"""Charts of usage day by day: of the whole house for the home page, of one customer for the customer page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+
+from accounts.charts import Chart, chart
+from billing.models import BillRun
+from metering import usage
+from metering.models import Meter
+from metering.usage import DayOfUsage
+from pricing.money import ZERO, add
+from pricing.periods import month_period, start_of_day
+from pricing.price_texts import quantity_text
+
+DAYS_SHOWN = 92
+
+
+@dataclass(frozen=True, slots=True)
+class UsageChart:
+    """A chart of usage, what it is a chart of, and the meters that could be chosen instead."""
+
+    chart: Chart
+    meter: Meter | None
+    meters: list[Meter]
+    first_day: date
+    last_day: date
+
+
+def usage_by_day(*, at: datetime, meter_id: int | None = None, customer_id: int | None = None) -> UsageChart:
+    """Chart the last three months of usage, in days of UTC: one meter in its unit, or all meters by number of events.
+
+    Where there was no usage lately, the three months end with the last month that was billed.
+    """
+    window_end = start_of_day(at.date() + timedelta(days=1), "UTC")
+    days = _days(window_end, meter_id=meter_id, customer_id=customer_id)
+    last_billed = None if days else BillRun.objects.order_by("-month").values_list("month", flat=True).first()
+    if last_billed:
+        window_end = month_period(last_billed.year, last_billed.month, "UTC").end
+        days = _days(window_end, meter_id=meter_id, customer_id=customer_id)
+
+    meters = list(Meter.objects.order_by("name"))
+    chosen = next((meter for meter in meters if meter.pk == meter_id), None)
+    last_day = (window_end - timedelta(days=1)).date()
+    first_day = last_day - timedelta(days=DAYS_SHOWN - 1)
+    return UsageChart(_chart(days, chosen, meters, first_day), chosen, meters, first_day, last_day)
+
+
+def _days(end: datetime, *, meter_id: int | None, customer_id: int | None) -> list[DayOfUsage]:
+    start = end - timedelta(days=DAYS_SHOWN)
+    return usage.daily_totals(start=start, end=end, customer_id=customer_id, meter_id=meter_id)
+
+
+def _chart(days: list[DayOfUsage], chosen: Meter | None, meters: list[Meter], first_day: date) -> Chart:
+    names = {meter.pk: meter.name for meter in meters}
+    values: dict[str, dict[date, Decimal]] = {}
+    for each in days:
+        by_day = values.setdefault(names[each.meter_id], {})
+        value = each.sum if chosen else Decimal(each.count)
+        by_day[each.day] = add(by_day.get(each.day, ZERO), value)
+    shown = [first_day + timedelta(days=offset) for offset in range(DAYS_SHOWN)] if values else []
+    unit = chosen.unit if chosen else "events"
+    return chart(
+        labels=[f"{day:%-d %b}" for day in shown],
+        series={name: [by_day.get(day, ZERO) for day in shown] for name, by_day in values.items()},
+        write=lambda _name, value: f"{quantity_text(value)} {unit}",
+        unit=unit,
+    )

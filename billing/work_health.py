@@ -1,0 +1,94 @@
+"""How the machinery is doing: what waits in each queue of work, since when, and what failed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db.models import Count, Max, Min, QuerySet
+
+from billing.models import BillRunItem, Invoice, InvoiceDelivery, InvoiceDocument
+from metering.models import QuarantinedEvent, UsageBatch, UsageDelta
+
+FAILURES_SHOWN = 50
+
+
+@dataclass(frozen=True, slots=True)
+class WorkQueue:
+    """One kind of work: how much of it waits, since when (None: nothing waits), and a word on what it is."""
+
+    name: str
+    waiting: int
+    since: datetime | None
+    note: str
+
+
+def queues() -> list[WorkQueue]:
+    """Return every kind of work that the workers do, with what waits of it."""
+    return [_folding(), _drafting(), _issuing(), _documents(), _mails(), _quarantine()]
+
+
+def _folding() -> WorkQueue:
+    deltas = UsageDelta.objects.order_by("batch_id")
+    waiting = deltas.count()
+    oldest = deltas.values_list("batch_id", flat=True).first()
+    since = UsageBatch.objects.filter(pk=oldest).values_list("received_at", flat=True).first() if oldest else None
+    return WorkQueue("Usage to fold into hours", waiting, since, "counted already; folding makes reads fast")
+
+
+def _drafting() -> WorkQueue:
+    items = BillRunItem.objects.filter(state=BillRunItem.State.PENDING)
+    found = items.aggregate(n=Count("id"), since=Min("run__created_at"))
+    return WorkQueue("Invoices to draft", found["n"], found["since"], "contracts of bill runs")
+
+
+def _issuing() -> WorkQueue:
+    ready = Invoice.objects.filter(
+        status=Invoice.Status.APPROVED,
+        issue_problem="",
+        bill_run__issuing_started_at__isnull=False,
+    )
+    found = ready.aggregate(n=Count("id"), since=Min("bill_run__issuing_started_at"))
+    return WorkQueue("Invoices to issue", found["n"], found["since"], "approved, issuing has begun")
+
+
+def _documents() -> WorkQueue:
+    found = InvoiceDocument.objects.filter(state=InvoiceDocument.State.PENDING).aggregate(
+        n=Count("id"),
+        since=Min("invoice__issued_at"),
+    )
+    return WorkQueue("PDFs to make", found["n"], found["since"], "of issued invoices")
+
+
+def _mails() -> WorkQueue:
+    found = InvoiceDelivery.objects.filter(state=InvoiceDelivery.State.WAITING).aggregate(
+        n=Count("id"),
+        since=Min("created_at"),
+    )
+    return WorkQueue("Mails to send", found["n"], found["since"], "with their PDF")
+
+
+def _quarantine() -> WorkQueue:
+    found = QuarantinedEvent.objects.filter(status=QuarantinedEvent.Status.OPEN).aggregate(
+        n=Count("id"),
+        since=Min("first_seen_at"),
+    )
+    return WorkQueue("Events in quarantine", found["n"], found["since"], "wait for a person")
+
+
+def last_load() -> datetime | None:
+    """Return when usage last came in."""
+    last: datetime | None = UsageBatch.objects.aggregate(last=Max("received_at"))["last"]
+    return last
+
+
+def failed_mails() -> QuerySet[InvoiceDelivery]:
+    """Return mails that failed for good, the newest first."""
+    failed = InvoiceDelivery.objects.filter(state=InvoiceDelivery.State.FAILED)
+    return failed.select_related("invoice__customer").order_by("-id")
+
+
+def documents_with_errors() -> QuerySet[InvoiceDocument]:
+    """Return documents that could not be made so far, with their last error."""
+    pending = InvoiceDocument.objects.filter(state=InvoiceDocument.State.PENDING).exclude(last_error="")
+    return pending.select_related("invoice__customer").defer("content").order_by("-id")
