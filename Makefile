@@ -11,14 +11,14 @@ help: ## List the targets.
 
 setup: ## Virtual environment, pinned packages, native libraries, database and its tables.
 	@bin/setup
-	@$(python) manage.py migrate --verbosity 0
+	@$(python) manage.py prepare --verbosity 0
 
 run: ## The site on http://127.0.0.1:8000 with its jobs, until Ctrl-C. PORT=8100 chooses another port.
 	@bin/run
 
 demo: ## Bill a month of real usage on an empty database, from the files to the mails, and print the figures.
 	@bin/setup
-	@$(python) -m config.database sh -c '$(python) manage.py migrate --verbosity 0 && $(python) manage.py demo'
+	@$(python) -m config.database sh -c '$(python) manage.py prepare --verbosity 0 && $(python) manage.py demo'
 
 test: ## Every test, those in a real browser included. TESTS="-k ledger" chooses.
 	@bin/setup dev

@@ -58,6 +58,7 @@ _CONFLICT: tuple[type[CountinghouseError], ...] = (
     pricing.VersionAmbiguous,
     pricing.VersionContentChanged,
     pricing.ContractOverlaps,
+    pricing.CustomerDeactivated,
     charges.PricesOverlap,
     charges.UsageUnpriced,
     billing.PeriodNotOver,

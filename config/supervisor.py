@@ -55,7 +55,7 @@ def run_site(port: int) -> None:
     """
     refuse_taken(port)
     with database():
-        _manage("migrate", "--verbosity", "0")
+        _manage("prepare", "--verbosity", "0")
         _manage("demo", "--if-empty")
         with _running(commands(port)) as processes:
             _wait_until_served(port, processes)

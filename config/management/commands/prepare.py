@@ -1,0 +1,19 @@
+"""`manage.py prepare`: bring the database in line with the code, tables first, then roles."""
+
+from __future__ import annotations
+
+from django.core.management import call_command
+from django.core.management.base import BaseCommand
+
+from accounts.access import sync_roles
+
+
+class Command(BaseCommand):
+    help = "Migrates and gives every role its permissions: what an installation needs after each upgrade. Safe to repeat."
+
+    def handle(self, *args: object, **options: object) -> None:
+        del args
+        call_command("migrate", verbosity=options["verbosity"], stdout=self.stdout)
+        changed = sync_roles()
+        if options["verbosity"]:
+            self.stdout.write(f"Roles brought up to date: {', '.join(role.value for role in changed) or 'none'}.")
