@@ -16,6 +16,7 @@ from pricing.errors import (
     ContractDatesInvalid,
     ContractOverlaps,
     ContractPartyUnknown,
+    CustomerDeactivated,
     broken_rule,
 )
 from pricing.models import Contract, PriceBook
@@ -50,8 +51,8 @@ def sign_contract(
 
     The price book may still be without an approved version; it can not be billed until it has one.
 
-    Raises: PermissionMissing, ContractPartyUnknown, ContractCurrencyDiffers, ContractDatesInvalid, AnchorDayInvalid,
-    ContractOverlaps.
+    Raises: PermissionMissing, ContractPartyUnknown, CustomerDeactivated, ContractCurrencyDiffers, ContractDatesInvalid,
+    AnchorDayInvalid, ContractOverlaps.
     """
     agreement = Agreement(
         customer_id=customer_id,
@@ -107,6 +108,8 @@ def _require_valid(agreement: Agreement, customers: dict[int, Customer], books: 
     customer, book = customers.get(agreement.customer_id), books.get(agreement.price_book_id)
     if customer is None or book is None:
         raise ContractPartyUnknown
+    if not customer.is_active:
+        raise CustomerDeactivated(f"{customer} is deactivated and takes no new contracts.")
     if customer.currency != book.currency:
         message = f"{customer} is billed in {customer.currency}, and {book.name} has prices in {book.currency}."
         raise ContractCurrencyDiffers(message)

@@ -151,3 +151,9 @@ class ContractPartyUnknown(CountinghouseError):
     """There is no such customer or price book."""
 
     code = "contract_party_unknown"
+
+
+class CustomerDeactivated(CountinghouseError):
+    """A deactivated customer takes no new contracts."""
+
+    code = "customer_deactivated"

@@ -7,12 +7,19 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from accounts import customers
 from accounts.access import Actor, Role
 from accounts.errors import PermissionMissing
 from accounts.models import AuditEntry
 from pricing import contracts
 from pricing.contracts import Agreement
-from pricing.errors import ContractCurrencyDiffers, ContractDatesInvalid, ContractOverlaps, ContractPartyUnknown
+from pricing.errors import (
+    ContractCurrencyDiffers,
+    ContractDatesInvalid,
+    ContractOverlaps,
+    ContractPartyUnknown,
+    CustomerDeactivated,
+)
 from pricing.models import Contract
 from pricing.periods import AnchorDayInvalid
 from tests import make_accounts
@@ -81,6 +88,14 @@ def test_a_contract_needs_a_customer_and_a_price_book(analyst: Actor) -> None:
             contracts.sign_contract(
                 customer_id=customer_id, price_book_id=book_id, starts_on=JAN_1, actor=analyst, at=NOON
             )
+
+
+def test_a_deactivated_customer_takes_no_new_contracts(analyst: Actor) -> None:
+    customer, book = make_accounts.customer(), make.price_book()
+    customers.deactivate_customer(customer_id=customer.pk, reason="Left", actor=analyst, at=NOON)
+
+    with pytest.raises(CustomerDeactivated):
+        contracts.sign_contract(customer_id=customer.pk, price_book_id=book.pk, starts_on=JAN_1, actor=analyst, at=NOON)
 
 
 def test_a_customer_has_one_contract_at_a_time_and_the_next_may_follow_at_once(analyst: Actor) -> None:
