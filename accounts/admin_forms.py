@@ -141,7 +141,6 @@ class PolicyForm(ReasonForm):
         if self.instance.pk is None:
             self.fields["kind"].choices = [(kind.key, kind.label) for kind in approvals.kinds()]  # type: ignore[attr-defined]
         else:
-            del self.fields["kind"]
             del self.fields["why"]
 
     def given_reason(self) -> str:

@@ -43,7 +43,11 @@ def test_a_legal_entity_is_opened_once(controller: Actor) -> None:
     second = open_stratus(controller)
 
     assert first == second
-    assert (first.city, first.tax_rate, first.history.get().history_user_id) == ("Berlin", Decimal(19), controller.user_id)
+    assert (first.city, first.tax_rate, first.history.get().history_user_id) == (
+        "Berlin",
+        Decimal(19),
+        controller.user_id,
+    )
     assert AuditEntry.objects.filter(verb="legal_entity.opened").count() == 1
 
 
