@@ -9,7 +9,7 @@ from accounts.access import sync_roles
 
 
 class Command(BaseCommand):
-    help = "Migrates and gives every role its permissions: what an installation needs after each upgrade. Safe to repeat."
+    help = "Migrates and gives every role its permissions: what an installation needs after an upgrade. Safe to repeat."
 
     def handle(self, *args: object, **options: object) -> None:
         del args
