@@ -8,7 +8,7 @@ from django.utils import timezone
 from pricing import publication
 
 
-@shared_task
+@shared_task  # type: ignore[untyped-decorator]  # celery comes without types
 def activate_versions() -> None:
     """Take live every approved version that is due."""
     publication.activate_due_versions(at=timezone.now())

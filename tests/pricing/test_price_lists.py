@@ -78,7 +78,7 @@ def test_the_product_with_the_most_filter_entries_takes_the_usage() -> None:
     h100_eu = make.product(code="H100-EU", meter=meter, dimension_filter={"gpu": "h100", "region": "eu"})
     in_us = make.product(code="US", meter=meter, dimension_filter={"region": "us"})
     unsold = make.product(code="B200", meter=make.meter(dimensions=["gpu"]), dimension_filter={"gpu": "b200"})
-    make.approved_version(book=book, prices={each: make.TEN_CENTS for each in (any_gpu, h100, h100_eu, in_us)})
+    make.approved_version(book=book, prices=dict.fromkeys((any_gpu, h100, h100_eu, in_us), make.TEN_CENTS))
     version = _only_version(book)
 
     def taken(meter_id: int, **dimensions: str | None) -> Resolution:

@@ -33,7 +33,7 @@ def test_nothing_is_broken_after_all_that_can_be_done() -> None:
         code='O\'DD "code"',
         unit='"½"\\',
         meter=meter,
-        dimension_filter={"sku": ODD_TEXT, "région": "z", **{}},
+        dimension_filter={"sku": ODD_TEXT, "région": "z"},
     )
     tiered = make.metered_product()
     graduated = {
@@ -55,7 +55,10 @@ def test_nothing_is_broken_after_all_that_can_be_done() -> None:
 
 
 def test_the_canonical_json_of_the_database_is_that_of_python() -> None:
-    content = {"b": [1, -2, True, None, {}, []], "a": {"ä": ODD_TEXT, "Z": "\u0001\u001f", "aa": 10**20, "é": False}}
+    content: dict[str, object] = {
+        "b": [1, -2, True, None, {}, []],
+        "a": {"ä": ODD_TEXT, "Z": "\u0001\u001f", "aa": 10**20, "é": False},
+    }
 
     with connection.cursor() as cursor:
         cursor.execute(

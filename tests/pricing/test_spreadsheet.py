@@ -141,22 +141,20 @@ def test_every_mistake_is_named_by_its_line_and_column(draft: PriceBookVersion, 
     for sku in ("A", "B", "C", "D", "E"):
         make.metered_product(sku)
     make.product(code="FEE")
-    content = HEADER + "\n".join(
-        [
-            "NONE,,,,per_unit,1,,,,",  # 2
-            "A,,,,graduated,0.1,,100,,",  # 3
-            "A,,,,graduated,-0.2,,50,,",  # 4
-            "A,,,,graduated,0.3,,,,",  # 5
-            "B,,,,per_unit,0.1,,,,",  # 6
-            'C,,,,per_unit,"0,1",,,,',  # 7
-            "B,,,,per_unit,0.2,,,,",  # 8
-            "D,,,day,per_unit,1E-7,,,,",  # 9
-            "FEE,,,,per_unit,1,,,,",  # 10
-            "E,,,,volume,1,,,,",  # 11
-            ",,,,per_unit,1,,,,",  # 12
-            "E,,,,per_unit,1,,,,[1]",  # 13
-            "D,per_unit",  # 14
-        ]
+    content = HEADER + (
+        "NONE,,,,per_unit,1,,,,\n"  # 2
+        "A,,,,graduated,0.1,,100,,\n"  # 3
+        "A,,,,graduated,-0.2,,50,,\n"  # 4
+        "A,,,,graduated,0.3,,,,\n"  # 5
+        "B,,,,per_unit,0.1,,,,\n"  # 6
+        'C,,,,per_unit,"0,1",,,,\n'  # 7
+        "B,,,,per_unit,0.2,,,,\n"  # 8
+        "D,,,day,per_unit,1E-7,,,,\n"  # 9
+        "FEE,,,,per_unit,1,,,,\n"  # 10
+        "E,,,,volume,1,,,,\n"  # 11
+        ",,,,per_unit,1,,,,\n"  # 12
+        "E,,,,per_unit,1,,,,[1]\n"  # 13
+        "D,per_unit\n"  # 14
     )
 
     problems = [(problem.line, problem.column) for problem in _problems(draft, content, manager)]
