@@ -115,19 +115,21 @@ def _decode_one_by_one(body: bytes, *, is_array: bool) -> list[object]:
     """Decode so that one bad event does not take the others with it; a part that stays unreadable is kept as bytes."""
     try:
         parts = [bytes(part) for part in _decode_raw(body)] if is_array else [body]
+        return [_decoded_part(part) for part in parts]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BodyNotJson(_sentence(error)) from error
-    return [_decoded_part(part) for part in parts]
 
 
 def _decoded_part(part: bytes) -> object:
     try:
         return _decode_any(part)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except msgspec.ValidationError:  # JSON, but with a number of more digits than Python reads
         return part
 
 
 def _sentence(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "The body nests too deep."
     return f"The body is not JSON: {error}."
 
 
@@ -278,7 +280,7 @@ def _malformed(index: int, item: object, detail: str) -> Malformed:
     else:
         source, event_id = "", ""
     if isinstance(item, bytes):
-        detail = "not readable: a number with too many digits, or data that lies too deep"
+        detail = "data: a number with more digits than can be read"
     return Malformed(index, _shown(source), _shown(event_id), storable_text(detail), payload_text(item))
 
 

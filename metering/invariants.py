@@ -1,0 +1,105 @@
+"""What must hold of usage at every moment, as queries that return nothing; each row that comes back is a breach."""
+
+from __future__ import annotations
+
+from accounts.invariants import Rule
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        name="metering.identity_is_an_event_or_in_quarantine",
+        statement="Every identity taken is one accepted event, or one that is still in quarantine or was discarded.",
+        sql="""
+            WITH holder AS (
+                SELECT key FROM usage_event
+                UNION ALL
+                SELECT key FROM metering_quarantinedevent WHERE status <> 'released'
+            )
+            SELECT key, count(holder.key) AS holders FROM usage_identity
+            FULL JOIN holder USING (key)
+            GROUP BY key
+            HAVING count(holder.key) <> 1 OR count(usage_identity.content_hash) <> 1
+        """,
+    ),
+    Rule(
+        name="metering.released_event_counts",
+        statement="An event that was released from quarantine is an accepted event.",
+        sql="""
+            SELECT record.id FROM metering_quarantinedevent AS record
+            WHERE record.status = 'released' AND NOT EXISTS (
+                SELECT 1 FROM usage_event AS event WHERE event.key = record.key AND event.time = record.time
+            )
+        """,
+    ),
+    Rule(
+        name="metering.totals_are_those_of_the_events",
+        statement="The hours and deltas of every series hold exactly the sum and the count of its accepted events.",
+        sql="""
+            WITH counted AS (
+                SELECT event.customer_id, series_id, date_trunc('hour', event.time, 'UTC') AS hour, count(*) AS count,
+                       sum(CASE WHEN meter.aggregation = 'count' THEN 1
+                                ELSE (event.data ->> meter.value_path)::numeric END) AS sum
+                FROM usage_event AS event
+                CROSS JOIN LATERAL unnest(event.series_ids) AS series_id
+                JOIN usage_series AS series ON series.id = series_id AND series.customer_id = event.customer_id
+                JOIN metering_meter AS meter ON meter.id = series.meter_id
+                GROUP BY event.customer_id, series_id, hour
+            ), kept AS (
+                SELECT customer_id, series_id, hour, sum(count)::bigint AS count, sum(sum) AS sum
+                FROM (
+                    SELECT customer_id, series_id, hour, count, sum FROM usage_hour
+                    UNION ALL
+                    SELECT customer_id, series_id, hour, count, sum FROM usage_delta
+                ) AS part
+                GROUP BY customer_id, series_id, hour
+            )
+            SELECT customer_id, series_id, hour, counted.count, kept.count, counted.sum, kept.sum
+            FROM counted FULL JOIN kept USING (customer_id, series_id, hour)
+            WHERE counted.count IS DISTINCT FROM kept.count OR counted.sum IS DISTINCT FROM kept.sum
+        """,
+    ),
+    Rule(
+        name="metering.event_counts_in_a_series_of_its_customer",
+        statement="Every accepted event is counted in at least one series, and only in series of its own customer.",
+        sql="""
+            SELECT event.customer_id, event.time, event.key FROM usage_event AS event
+            WHERE cardinality(event.series_ids) = 0 OR EXISTS (
+                SELECT 1 FROM unnest(event.series_ids) AS series_id
+                LEFT JOIN usage_series AS series ON series.id = series_id
+                WHERE series.customer_id IS DISTINCT FROM event.customer_id
+            )
+        """,
+    ),
+    Rule(
+        name="metering.batch_holds_the_events_it_accepted",
+        statement="Every batch has as many events as it says it accepted, the earliest at the time it says.",
+        sql="""
+            SELECT coalesce(batch.id, event.batch_id), batch.accepted, event.events FROM metering_usagebatch AS batch
+            FULL JOIN (
+                SELECT batch_id, count(*) AS events, min(time) AS earliest_at FROM usage_event GROUP BY batch_id
+            ) AS event ON event.batch_id = batch.id
+            WHERE coalesce(batch.accepted, -1) <> coalesce(event.events, 0)
+               OR batch.earliest_at IS DISTINCT FROM event.earliest_at
+        """,
+    ),
+    Rule(
+        name="metering.series_belongs_to_a_customer_and_a_meter",
+        statement="Every series names a customer and a meter that exist.",
+        sql="""
+            SELECT series.id FROM usage_series AS series
+            LEFT JOIN accounts_customer AS customer ON customer.id = series.customer_id
+            LEFT JOIN metering_meter AS meter ON meter.id = series.meter_id
+            WHERE customer.id IS NULL OR meter.id IS NULL
+        """,
+    ),
+    Rule(
+        name="metering.what_staff_edit_has_history",
+        statement="Every meter and every assignment of a subject has a history row that says how it came to be.",
+        sql="""
+            SELECT 'meter' AS kind, record.id FROM metering_meter AS record
+            WHERE NOT EXISTS (SELECT 1 FROM metering_historicalmeter AS kept WHERE kept.id = record.id)
+            UNION ALL
+            SELECT 'assignment', record.id FROM metering_subjectassignment AS record
+            WHERE NOT EXISTS (SELECT 1 FROM metering_historicalsubjectassignment AS kept WHERE kept.id = record.id)
+        """,
+    ),
+)

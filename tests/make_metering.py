@@ -1,0 +1,103 @@
+"""Builders for how much: meters, subjects and events. They go through the verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import count
+
+from accounts.access import Actor
+from accounts.models import Customer
+from metering.attribution import assign_subject
+from metering.ingestion import IngestResult, ingest
+from metering.meters import define_meter
+from metering.models import Meter, SubjectAssignment, UsageBatch
+from metering.usage import SeriesTotal, UsageWindow, series_totals
+from tests import make_accounts
+
+LONG_AGO = datetime(2024, 1, 1, tzinfo=UTC)
+NOON = datetime(2026, 10, 15, 12, tzinfo=UTC)
+SYSTEM = Actor.system("tests")
+GPU_USED = "gpu.used"
+
+_number = count(1)
+
+
+def meter(
+    *,
+    code: str = "",
+    event_type: str = GPU_USED,
+    aggregation: str = Meter.Aggregation.SUM,
+    value_path: str = "seconds",
+    event_filter: Mapping[str, str | int | bool] | None = None,
+    dimensions: Sequence[str] = (),
+) -> Meter:
+    """Define a meter; it adds up the seconds of GPU events unless told otherwise."""
+    number = next(_number)
+    return define_meter(
+        code=code or f"meter-{number}",
+        name=f"Meter {number}",
+        event_type=event_type,
+        aggregation=aggregation,
+        value_path="" if aggregation == Meter.Aggregation.COUNT else value_path,
+        event_filter=event_filter,
+        unit="s",
+        dimensions=dimensions,
+        actor=SYSTEM,
+        at=LONG_AGO,
+    )
+
+
+def subject(
+    name: str = "project-1",
+    *,
+    customer: Customer | None = None,
+    starts_at: datetime = LONG_AGO,
+    ends_at: datetime | None = None,
+) -> SubjectAssignment:
+    """Give a subject to a customer, a new one unless one is given."""
+    return assign_subject(
+        name=name,
+        customer_id=(customer or make_accounts.customer()).pk,
+        starts_at=starts_at,
+        ends_at=ends_at,
+        actor=SYSTEM,
+        at=LONG_AGO,
+    )
+
+
+def event(
+    event_id: str = "",
+    *,
+    time: str = "2026-10-15T10:30:00Z",
+    subject: str = "project-1",
+    event_type: str = GPU_USED,
+    source: str = "cluster/1",
+    **data: object,
+) -> dict[str, object]:
+    """Make an event that uses one second of a GPU unless its data say otherwise."""
+    return {
+        "specversion": "1.0",
+        "id": event_id or f"event-{next(_number)}",
+        "source": source,
+        "type": event_type,
+        "subject": subject,
+        "time": time,
+        "data": data or {"seconds": "1"},
+    }
+
+
+def ingested(*events: object, customer_id: int | None = None, at: datetime = NOON) -> IngestResult:
+    """Ingest events as one batch."""
+    return ingest(events=events, door=UsageBatch.Door.API, customer_id=customer_id, actor=SYSTEM, at=at)
+
+
+def totals(
+    customer: Customer | int,
+    *,
+    start: datetime = datetime(2026, 10, 1, tzinfo=UTC),
+    end: datetime = datetime(2026, 11, 1, tzinfo=UTC),
+) -> list[SeriesTotal]:
+    """Read what a customer's series add up to."""
+    customer_id = customer if isinstance(customer, int) else customer.pk
+    return series_totals([UsageWindow(customer_id=customer_id, start=start, end=end)])
