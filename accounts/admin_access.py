@@ -185,7 +185,7 @@ class RecordAdmin(PlainRecordAdmin, SimpleHistoryAdmin):  # type: ignore[misc]  
     """The admin of records that staff edit: their history is shown, and each edit says why."""
 
     form = ReasonForm
-    history_list_display = ("request_id",)
+    object_history_list_template = "accounts/history.html"
 
     def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> list[Any]:
         """Ask for the reason wherever something can be changed."""

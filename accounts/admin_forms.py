@@ -138,6 +138,11 @@ class PolicyForm(ReasonForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if "permission" in self.fields:
+            self.fields["permission"] = forms.ChoiceField(
+                choices=sorted({(kind.permission.value, kind.permission.label) for kind in approvals.kinds()}),
+                widget=UnfoldAdminSelectWidget,
+            )
         if self.instance.pk is None:
             self.fields["kind"].choices = [(kind.key, kind.label) for kind in approvals.kinds()]  # type: ignore[attr-defined]
         else:

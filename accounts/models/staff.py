@@ -54,6 +54,8 @@ class User(AbstractBaseUser, PermissionsMixin):
 
     class Meta:
         ordering = ("email",)
+        verbose_name = "member of staff"
+        verbose_name_plural = "staff"
         constraints = (
             models.UniqueConstraint(fields=["email"], name="user_email_is_unique"),
             models.CheckConstraint(condition=Q(email=Lower("email")), name="user_email_is_in_lower_case"),
@@ -62,3 +64,11 @@ class User(AbstractBaseUser, PermissionsMixin):
 
     def __str__(self) -> str:
         return self.name or self.email
+
+    def get_full_name(self) -> str:
+        """Return the name as Django's own pages ask for it."""
+        return self.name
+
+    def get_short_name(self) -> str:
+        """Return the name as Django's own pages ask for it."""
+        return self.name
