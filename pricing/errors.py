@@ -91,7 +91,7 @@ class VersionAmbiguous(CountinghouseError):
 
 
 class EffectiveFromInvalid(CountinghouseError):
-    """A version takes effect at a moment with a time zone, later than every approved version of its price book."""
+    """A version takes effect on a full hour, with a time zone, later than every approved version of its price book."""
 
     code = "effective_from_invalid"
 

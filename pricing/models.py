@@ -6,7 +6,7 @@ from django.contrib.postgres.constraints import ExclusionConstraint
 from django.contrib.postgres.fields import DateTimeRangeField, RangeOperators
 from django.db import models
 from django.db.models import F, Func, Q, Value
-from django.db.models.lookups import GreaterThanOrEqual
+from django.db.models.lookups import Exact, GreaterThanOrEqual
 
 from accounts.models import CURRENCY_CODE, ApprovalRequest, Customer, User, history
 from metering.models import Meter
@@ -150,6 +150,18 @@ class PriceBookVersion(models.Model):
             models.CheckConstraint(
                 condition=Q(valid_during__isnull=True) | Q(valid_during__startswith=F("effective_from")),
                 name="version_is_valid_from_when_it_takes_effect",
+            ),
+            # Usage is added up by the hour, so a bill can not be cut within one.
+            models.CheckConstraint(
+                condition=Exact(
+                    Func(
+                        F("effective_from"),
+                        template="mod(extract(epoch FROM %(expressions)s), 3600)",
+                        output_field=models.IntegerField(),
+                    ),
+                    0,
+                ),
+                name="version_takes_effect_on_the_hour",
             ),
         )
         triggers = (

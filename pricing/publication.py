@@ -30,6 +30,7 @@ from pricing.errors import (
 from pricing.models import PriceBook, PriceBookVersion
 from pricing.price_lists import same_usage, version_diff
 
+_SECONDS_AN_HOUR: Final = 3600
 APPROVAL_KIND: Final = "price_book_version"
 Status = PriceBookVersion.Status
 APPROVED_STATUSES: Final = (Status.APPROVED, Status.LIVE, Status.SUPERSEDED)
@@ -94,6 +95,10 @@ def _require_billable(version: PriceBookVersion) -> None:
 def _require_later(version: PriceBookVersion, effective_from: datetime) -> None:
     if effective_from.utcoffset() is None:
         raise EffectiveFromInvalid
+    if effective_from.timestamp() % _SECONDS_AN_HOUR:
+        # Usage is added up by the hour: no bill could say which part of one came before the change.
+        message = f"A version takes effect on the full hour of UTC; {effective_from.isoformat()} lies within one."
+        raise EffectiveFromInvalid(message)
     approved = version.book.versions.filter(status__in=APPROVED_STATUSES)
     latest = approved.aggregate(latest=Max("effective_from"))["latest"]
     if latest is not None and effective_from <= latest:

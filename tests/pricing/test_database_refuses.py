@@ -183,6 +183,13 @@ def test_the_database_refuses_a_period_that_begins_at_another_moment() -> None:
         )
 
 
+def test_the_database_refuses_a_version_that_takes_effect_within_an_hour() -> None:
+    version = _draft()
+
+    with pytest.raises(IntegrityError, match="version_takes_effect_on_the_hour"):
+        PriceBookVersion.objects.filter(pk=version.pk).update(effective_from=datetime(2026, 2, 1, 8, 30, tzinfo=UTC))
+
+
 def test_the_database_refuses_a_second_open_version_and_a_second_live_one() -> None:
     draft, live = _draft(), _live()
     later = make.approved_version(book=live.book, effective_from=FEB_1, at=JAN_5)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -87,6 +88,18 @@ def test_a_version_takes_effect_later_than_every_approved_one(manager: Actor, mo
     draft = make.draft(book=book)
 
     with pytest.raises(EffectiveFromInvalid):
+        price_books.submit_version(version_id=draft.pk, effective_from=moment, reason="", actor=manager, at=JAN_5)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [datetime(2026, 2, 1, 8, 30, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=ZoneInfo("Asia/Kolkata"))],
+    ids=["half past", "half past in UTC"],
+)
+def test_a_version_takes_effect_on_the_full_hour_as_usage_is_added_up(manager: Actor, moment: datetime) -> None:
+    draft = make.draft()
+
+    with pytest.raises(EffectiveFromInvalid, match="lies within one"):
         price_books.submit_version(version_id=draft.pk, effective_from=moment, reason="", actor=manager, at=JAN_5)
 
 
