@@ -44,7 +44,11 @@ CREATE_USAGE_EVENT = """
         definition text;
     BEGIN
         PERFORM pg_advisory_xact_lock(hashtext('make_usage_event_partition'));
-        IF to_regclass(partition) IS NOT NULL THEN
+        -- Asked of the table, not of to_regclass(), which may remember from before the wait that there was none.
+        IF EXISTS (
+            SELECT FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+            WHERE inhparent = 'usage_event'::regclass AND relname = partition
+        ) THEN
             RETURN;
         END IF;
         EXECUTE format('CREATE TABLE %I (LIKE usage_event INCLUDING DEFAULTS INCLUDING STORAGE)', partition);
