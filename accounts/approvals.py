@@ -13,11 +13,12 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Protocol
 
-from django.db import IntegrityError, transaction
+from django.db import transaction
 
 from accounts import audit
 from accounts.access import Actor, Permission
 from accounts.canonical import canonical_hash
+from accounts.constraints import named
 from accounts.errors import (
     ApprovalAlreadyDecided,
     ApprovalAlreadyPending,
@@ -158,7 +159,8 @@ def request_approval(
         requested_by_id=actor.user_id,
         requested_at=at,
     )
-    _insert_pending(request)
+    with named("approval_request_is_pending_once_per_subject", ApprovalAlreadyPending):
+        request.save(force_insert=True)
     audit.record(actor=actor, verb="approval.requested", subject=request, at=at, reason=reason, data=_facts(request))
     return request
 
@@ -240,16 +242,6 @@ def _pending(*, kind: str, subject_id: int) -> ApprovalRequest | None:
         .filter(kind=kind, subject_id=subject_id, status=Status.PENDING)
         .first()
     )
-
-
-def _insert_pending(request: ApprovalRequest) -> None:
-    try:
-        with transaction.atomic():
-            request.save(force_insert=True)
-    except IntegrityError as error:
-        if "approval_request_is_pending_once_per_subject" in str(error):
-            raise ApprovalAlreadyPending from error
-        raise
 
 
 def _lock_subject_and_request(request_id: int) -> ApprovalRequest:

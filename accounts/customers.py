@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 
-from django.db import IntegrityError, transaction
+from django.db import transaction
 
 from accounts import audit, history
 from accounts.access import Actor, Permission
+from accounts.constraints import named
 from accounts.errors import CustomerCodeTaken, CustomerUnknown, DetailsInvalid, LegalEntityUnknown
 from accounts.models import Customer, LegalEntity
 from accounts.postal import Address
@@ -83,13 +84,8 @@ def open_customers(
     for customer in wanted:
         _require_same(customer, existing.get(customer.code))
     opened = [customer for customer in wanted if customer.code not in existing]
-    try:
-        with transaction.atomic():
-            history.bulk_create(opened, model=Customer, actor=actor, at=at)
-    except IntegrityError as error:
-        if "customer_code_is_unique" in str(error):
-            raise CustomerCodeTaken from error
-        raise
+    with named("customer_code_is_unique", CustomerCodeTaken):
+        history.bulk_create(opened, model=Customer, actor=actor, at=at)
     audit.record_many(actor=actor, verb="customer.opened", subjects=opened, at=at)
     return [existing.get(customer.code, customer) for customer in wanted]
 

@@ -10,6 +10,7 @@ from django.db import transaction
 
 from accounts import audit, history
 from accounts.access import Actor, Permission
+from accounts.constraints import named
 from accounts.errors import LegalEntityCodeTaken, LegalEntityUnknown
 from accounts.models import LegalEntity
 from accounts.postal import Address
@@ -70,7 +71,8 @@ def open_legal_entity(
         msg = f"The code {code} already belongs to {existing.name}."
         raise LegalEntityCodeTaken(msg)
 
-    history.save(entity, actor=actor, at=at)
+    with named("legal_entity_code_is_unique", LegalEntityCodeTaken):
+        history.save(entity, actor=actor, at=at)
     audit.record(actor=actor, verb="legal_entity.opened", subject=entity, at=at)
     return entity
 

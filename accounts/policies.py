@@ -10,9 +10,12 @@ from django.db import transaction
 from accounts import audit, history
 from accounts.access import Actor, Permission
 from accounts.approvals import kind_of
+from accounts.constraints import named
 from accounts.errors import DetailsInvalid
 from accounts.models import ApprovalPolicy
 from accounts.validation import change_fields, require_reason
+
+_SET_AT_ONCE = DetailsInvalid({"from_amount": ["Somebody set a policy for this amount just now; look at it first."]})
 
 
 @transaction.atomic
@@ -43,7 +46,8 @@ def set_approval_policy(
     if not changes:
         return policy
 
-    history.save(policy, reason=reason, actor=actor, at=at)
+    with named("approval_policy_is_unique_per_amount", _SET_AT_ONCE):
+        history.save(policy, reason=reason, actor=actor, at=at)
     audit.record(
         actor=actor,
         verb="approval_policy.set",

@@ -12,6 +12,7 @@ from django.db import transaction
 
 from accounts import audit, history
 from accounts.access import Actor, Permission, Role
+from accounts.constraints import named
 from accounts.errors import DetailsInvalid, OwnAccessUnchangeable, StaffEmailTaken, StaffUnknown
 from accounts.models import User
 from accounts.validation import change_fields, require_reason, require_valid
@@ -43,7 +44,8 @@ def invite_staff(
             return existing
         raise StaffEmailTaken
 
-    history.save(user, actor=actor, at=at)
+    with named("user_email_is_unique", StaffEmailTaken):
+        history.save(user, actor=actor, at=at)
     user.groups.set(_groups(roles))
     audit.record(actor=actor, verb="staff.invited", subject=user, at=at, data={"roles": sorted(roles)})
     return user

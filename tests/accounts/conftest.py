@@ -1,19 +1,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from threading import Barrier
 
 import pytest
+from django.db import connection
 
 from accounts import approvals
 from accounts.access import Actor, Permission, Role
-from accounts.errors import CustomerUnknown
+from accounts.errors import CountinghouseError, CustomerUnknown
 from accounts.models import ApprovalRequest, Customer
 from tests import make_accounts as make
 
 NOON = datetime(2026, 10, 1, 12, tzinfo=UTC)
+
+
+def at_the_same_moment(*acts: Callable[[], object]) -> list[object]:
+    """Run each act on a thread and connection of its own, all starting together; return results and errors."""
+    barrier = Barrier(len(acts))
+
+    def run(act: Callable[[], object]) -> object:
+        barrier.wait(timeout=10)
+        try:
+            return act()
+        except CountinghouseError as error:
+            return error
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(max_workers=len(acts)) as pool:
+        return list(pool.map(run, acts))
 
 
 @dataclass

@@ -398,7 +398,11 @@ def test_a_list_takes_as_many_queries_for_fifty_as_for_one(
         client.get(changelist(model))
 
 
-def test_an_actor_is_worked_out_from_the_person_signed_in(acme: Customer) -> None:
-    person = make.staff(Role.FINANCE_ANALYST)
+def test_a_deactivated_person_is_out_at_once(sign_in: SignIn, administrator: Actor) -> None:
+    client = sign_in(Role.FINANCE_ANALYST)
+    assert client.get(changelist(Customer)).status_code == 200
 
-    assert Actor.of(person).user_id == person.pk
+    person = int(client.session["_auth_user_id"])
+    staff.deactivate_staff(user_id=person, reason="Left.", actor=administrator, at=NOON)
+
+    assert client.get(changelist(Customer)).status_code == 302

@@ -3,41 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
-from threading import Barrier
 
 import pytest
-from django.db import connection, transaction
+from django.db import transaction
 
 from accounts import approvals, customers, policies
 from accounts.access import Actor, Permission, Role
 from accounts.errors import ApprovalNotPending, ApprovalSubjectChanged, CountinghouseError
 from accounts.models import ApprovalDecision, ApprovalRequest, Customer
 from tests import make_accounts as make
-from tests.accounts.conftest import NOON, Effects
+from tests.accounts.conftest import NOON, Effects, at_the_same_moment
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 LATER = NOON + timedelta(hours=1)
-
-
-def at_the_same_moment(*acts: Callable[[], object]) -> list[object]:
-    """Run each act on a thread and connection of its own, all starting together; return results and errors."""
-    barrier = Barrier(len(acts))
-
-    def run(act: Callable[[], object]) -> object:
-        barrier.wait(timeout=10)
-        try:
-            return act()
-        except CountinghouseError as error:
-            return error
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(max_workers=len(acts)) as pool:
-        return list(pool.map(run, acts))
 
 
 @pytest.fixture

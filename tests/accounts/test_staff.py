@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from django.contrib.auth import authenticate
 from django.contrib.auth.models import Group
+from django.core.management import call_command
 
 from accounts import staff
 from accounts.access import ROLE_PERMISSIONS, Actor, Permission, Role, sync_roles
@@ -172,6 +173,17 @@ def test_syncing_roles_repairs_what_was_changed_by_hand() -> None:
     assert (repaired, again) == ([Role.AUDITOR], [])
     auditor = make.actor(Role.AUDITOR)
     assert auditor.permissions == {permission.value for permission in ROLE_PERMISSIONS[Role.AUDITOR]}
+
+
+def test_the_command_says_what_it_changed(capsys: pytest.CaptureFixture[str]) -> None:
+    Group.objects.all().delete()
+
+    call_command("sync_roles")
+    call_command("sync_roles")
+
+    first, second = capsys.readouterr().out.splitlines()
+    assert "Auditor" in first
+    assert second == "Roles: nothing to change."
 
 
 def test_no_role_can_both_ask_for_and_give_an_approval_of_prices() -> None:
