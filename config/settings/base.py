@@ -73,6 +73,7 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 CSRF_FAILURE_VIEW = "config.errors.csrf_failure"
 LOGIN_URL = "admin:login"
+LOGIN_REDIRECT_URL = "billing:home"
 
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
