@@ -79,7 +79,7 @@ def staff_page(
 
 def refused(request: HttpRequest, refusal: CountinghouseError) -> HttpResponse:
     """Answer that the page is not for this person, and say which permission it needs."""
-    return page(request, "accounts/refused.html", title="Not for your role", refusal=str(refusal), status=403)
+    return page(request, "accounts/refused.html", title="Not for your role", refusal=str(refusal), http_status=403)
 
 
 def page(
@@ -88,7 +88,7 @@ def page(
     *,
     title: str,
     crumbs: Sequence[Crumb] = (),
-    status: int = 200,
+    http_status: int = 200,
     **context: object,
 ) -> TemplateResponse:
     """Answer with a page inside the frame: sidebar, header with the way here, messages."""
@@ -96,7 +96,7 @@ def page(
         request,
         template,
         {**admin.site.each_context(request), "title": title, "crumbs": crumbs, **_reader(request), **context},
-        status=status,
+        status=http_status,
     )
 
 

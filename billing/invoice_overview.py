@@ -89,6 +89,7 @@ def steps_of(invoice: Invoice) -> list[InvoiceStep]:
     now = _ORDER.index(Invoice.Status(invoice.status))
     stamps = {
         Invoice.Status.DRAFT: invoice.created_at,
+        Invoice.Status.IN_REVIEW: invoice.bill_run.approval and invoice.bill_run.approval.requested_at,
         Invoice.Status.APPROVED: invoice.bill_run.approved_at,
         Invoice.Status.ISSUED: invoice.issued_at,
     }

@@ -167,7 +167,12 @@ def steps_of(run: BillRun) -> list[RunStep]:
         return []
     order = [status for status, _ in STEPS]
     now = order.index(Status(run.status))
-    stamps = {Status.DRAFT: run.created_at, Status.APPROVED: run.approved_at, Status.ISSUED: run.issued_at}
+    stamps = {
+        Status.DRAFT: run.created_at,
+        Status.IN_REVIEW: run.approval and run.approval.requested_at,
+        Status.APPROVED: run.approved_at,
+        Status.ISSUED: run.issued_at,
+    }
     steps = []
     for position, (status, label) in enumerate(STEPS):
         finished = position < now or (position == now and status == Status.ISSUED)

@@ -85,7 +85,7 @@ def start_run(request: StaffRequest) -> HttpResponseBase:
 @staff_page(Permission.VIEW_INVOICES)
 def run_page(request: StaffRequest, run_id: int) -> HttpResponseBase:
     """Show one run: how far it is, its invoices, what stands out, and what the reader may do."""
-    run = get_object_or_404(BillRun.objects.select_related("legal_entity", "created_by"), pk=run_id)
+    run = get_object_or_404(BillRun.objects.select_related("legal_entity", "created_by", "approval"), pk=run_id)
     found = run_overview.invoices_of(run)
     if request.GET.get("format") == "csv":
         return csv_answer(f"run-{run.pk}.csv", _CSV_HEADER, (run_overview.csv_row(invoice) for invoice in found))

@@ -60,6 +60,7 @@ def customer_page(request: StaffRequest, customer_id: int) -> HttpResponseBase:
         crumbs=[Crumb("Customers", reverse("admin:accounts_customer_changelist"))],
         customer=customer,
         zone=customer.legal_entity.time_zone,
+        today=timezone.now().date(),
         contracts=customer_overview.contracts_of(customer),
         subjects=customer_overview.subjects_of(customer)[:INVOICES_SHOWN],
         subject_count=customer.subject_assignments.count(),

@@ -67,7 +67,7 @@ def check(request: StaffRequest, version_id: int) -> HttpResponseBase:
         preview=preview,
         changes=preview.changes if preview else None,
         content=content.decode("utf-8-sig", errors="replace"),
-        status=422 if problems else 200,
+        http_status=422 if problems else 200,
     )
 
 

@@ -45,7 +45,7 @@ def _per_unit_text(spec: Mapping[str, Any], currency: str, unit: str) -> str:
 
 
 def _flat_text(spec: Mapping[str, Any], currency: str, _unit: str) -> str:
-    return f"{_price(spec['amount'], currency)} per billing period"
+    return f"{_money(spec['amount'], currency)} per billing period"
 
 
 def _graduated_text(spec: Mapping[str, Any], currency: str, unit: str) -> str:

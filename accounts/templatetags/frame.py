@@ -148,8 +148,8 @@ def verb_words(verb: str) -> str:
 
 @register.filter
 def field_words(name: str) -> str:
-    """Write a key in words: "effective_from" becomes "Effective from"."""
-    return str(name).replace("_", " ").capitalize()
+    """Write a key in words: "effective_from" becomes "Effective from"; a currency code stays as it is."""
+    return name if name.isupper() else str(name).replace("_", " ").capitalize()
 
 
 @register.filter

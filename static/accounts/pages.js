@@ -28,6 +28,7 @@ function chartOptions(kind, stacked, unit, small) {
 }
 
 function drawCharts(root) {
+    Chart.defaults.font.family = "Inter, sans-serif";
     for (const canvas of root.querySelectorAll("canvas[data-chart]")) {
         const data = JSON.parse(document.getElementById(canvas.dataset.chart).textContent);
         const kind = canvas.dataset.kind || "bar";
@@ -42,6 +43,8 @@ function drawCharts(root) {
             pointRadius: 0,
             tension: 0.25,
             maxBarThickness: 44,
+            categoryPercentage: 0.9,
+            barPercentage: 0.9,
             borderRadius: stacked ? 0 : 3,
         }));
         const chart = new Chart(canvas, { type: kind, data: { labels: data.labels, datasets }, options: chartOptions(kind, stacked, data.unit || "", small) });
