@@ -1,0 +1,276 @@
+"""What the database itself refuses, whoever asks."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.db import DatabaseError, IntegrityError, connection, models, transaction
+from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
+
+from metering import rollups
+from metering.models import (
+    Meter,
+    QuarantinedEvent,
+    RefusedEvent,
+    Subject,
+    SubjectAssignment,
+    UsageBatch,
+    UsageDelta,
+    UsageEvent,
+    UsageHour,
+    UsageIdentity,
+    UsageSeries,
+)
+from metering.quarantine import discard
+from tests import make_accounts
+from tests import make_metering as make
+from tests.make_metering import NOON
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def _some_usage() -> None:
+    """One row at least in every table."""
+    make.meter()
+    make.subject("project-1")
+    make.ingested(make.event("e1"), make.event(subject="nobody"), {})
+    rollups.fold()
+    make.ingested(make.event("e2"))
+
+
+def refused(act: Callable[[], object], *, saying: str, error: type[DatabaseError] = DatabaseError) -> None:
+    with pytest.raises(error, match=saying), transaction.atomic():
+        act()
+
+
+APPEND_ONLY: list[tuple[type[models.Model], dict[str, Any], str]] = [
+    (UsageIdentity, {"content_hash": uuid.uuid4()}, "identity is taken for ever"),
+    (UsageSeries, {"dimensions": {}}, "it never changes"),
+    (UsageBatch, {"accepted": 7}, "batch is a fact"),
+    (UsageEvent, {"subject": "other"}, "accepted event is a fact"),
+    (RefusedEvent, {"detail": "other"}, "refused event is a fact"),
+]
+
+
+@pytest.mark.parametrize(("model", "change", "saying"), APPEND_ONLY)
+def test_the_database_refuses_to_change_delete_or_empty_what_is_of_record(
+    model: type[models.Model],
+    change: dict[str, Any],
+    saying: str,
+) -> None:
+    rows = model._default_manager.all()
+    assert rows.exists()
+
+    refused(lambda: rows.update(**change), saying=saying)
+    refused(lambda: rows._raw_delete(using="default"), saying=saying)  # type: ignore[attr-defined]
+    refused(lambda: truncate(model._meta.db_table), saying=saying)
+
+
+def truncate(table: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        cursor.execute(f"TRUNCATE {table} CASCADE")
+
+
+def test_the_database_refuses_to_empty_the_events_of_one_month() -> None:
+    refused(lambda: truncate("usage_event_2026_10"), saying="accepted event is a fact")
+
+
+def test_the_database_refuses_to_change_deltas_and_to_throw_totals_away() -> None:
+    refused(lambda: UsageDelta.objects.update(sum=7), saying="folded into its hour or stays")
+    refused(lambda: truncate("usage_delta"), saying="never thrown away")
+    refused(lambda: truncate("usage_hour"), saying="never thrown away")
+    refused(lambda: UsageHour.objects.all()._raw_delete(using="default"), saying="never thrown away")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"key": uuid.uuid4()},
+        {"content_hash": uuid.uuid4()},
+        {"source": "other"},
+        {"subject": "project-1"},
+        {"time": NOON},
+        {"data": {"seconds": "1000000"}},
+        {"first_seen_at": NOON - timedelta(days=1)},
+        {"batch_id": 0},
+    ],
+)
+def test_the_database_refuses_to_change_what_a_quarantined_event_says(change: dict[str, Any]) -> None:
+    refused(lambda: QuarantinedEvent.objects.update(**change), saying="content never changes")
+
+
+def test_the_database_refuses_to_reopen_delete_or_empty_quarantine() -> None:
+    refused(lambda: QuarantinedEvent.objects.all()._raw_delete(using="default"), saying="never deleted")
+    refused(lambda: truncate("metering_quarantinedevent"), saying="never deleted")
+    ids = list(QuarantinedEvent.objects.values_list("pk", flat=True))
+    discard(event_ids=ids, reason="test", actor=make.SYSTEM, at=NOON)
+
+    for change in ({"status": "open", "closed_at": None}, {"status": "released"}, {"closing_reason": "other"}):
+        refused(lambda change=change: QuarantinedEvent.objects.update(**change), saying="stays so")  # type: ignore[misc]
+
+
+def test_the_database_refuses_to_close_quarantine_without_a_time() -> None:
+    refused(
+        lambda: QuarantinedEvent.objects.update(status="released"),
+        saying="quarantined_event_is_open_or_closed_with_a_time",
+        error=IntegrityError,
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"event_type": "other"},
+        {"aggregation": "count", "value_path": ""},
+        {"value_path": "other"},
+        {"event_filter": {"tier": "spot"}},
+        {"unit": "h"},
+        {"dimensions": ["region"]},
+    ],
+)
+def test_the_database_refuses_to_change_what_a_meter_counts(change: dict[str, Any]) -> None:
+    refused(lambda: Meter.objects.update(**change), saying="What a meter counts never changes")
+
+
+@pytest.mark.parametrize(
+    ("meter", "constraint"),
+    [
+        ({"code": "new", "aggregation": "median", "value_path": "x"}, "meter_aggregation_is_known"),
+        ({"code": "new", "aggregation": "sum", "value_path": ""}, "meter_has_a_value_unless_it_counts"),
+        ({"code": "new", "aggregation": "count", "value_path": "x"}, "meter_has_a_value_unless_it_counts"),
+        ({"code": None, "aggregation": "count", "value_path": ""}, "meter_code_is_unique"),
+    ],
+)
+def test_the_database_refuses_a_meter_that_contradicts_itself(meter: dict[str, Any], constraint: str) -> None:
+    meter = {**meter, "code": meter["code"] or Meter.objects.get().code}
+
+    refused(
+        lambda: Meter.objects.create(name="m", event_type="t", unit="s", **meter),
+        saying=constraint,
+        error=IntegrityError,
+    )
+
+
+def day(number: int) -> datetime:
+    return datetime(2026, 10, number, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "is_refused"),
+    [
+        (day(5), day(10), True),
+        (day(9), day(20), True),
+        (day(1), day(6), True),
+        (None, None, True),
+        (day(10), None, False),
+        (None, day(5), False),
+    ],
+)
+def test_the_database_refuses_two_customers_of_one_subject_at_a_time(
+    start: datetime | None,
+    end: datetime | None,
+    is_refused: bool,
+) -> None:
+    subject = Subject.objects.create(name="shared")
+    first, second = make_accounts.customer(), make_accounts.customer()
+    SubjectAssignment.objects.create(subject=subject, customer=first, valid_during=DateTimeTZRange(day(5), day(10)))
+
+    def assign() -> None:
+        SubjectAssignment.objects.create(subject=subject, customer=second, valid_during=DateTimeTZRange(start, end))
+
+    if is_refused:
+        refused(assign, saying="subject_belongs_to_one_customer_at_a_time", error=IntegrityError)
+    else:
+        assign()
+
+
+def test_the_database_refuses_an_assignment_that_lasts_no_time() -> None:
+    assignment = SubjectAssignment.objects.get()
+
+    refused(
+        lambda: SubjectAssignment.objects.filter(pk=assignment.pk).update(valid_during=DateTimeTZRange(day(5), day(5))),
+        saying="subject_assignment_lasts_some_time",
+        error=IntegrityError,
+    )
+
+
+def test_the_database_refuses_to_forget_a_subject_or_a_customer_with_usage() -> None:
+    assignment = SubjectAssignment.objects.get()
+
+    with pytest.raises(models.ProtectedError):
+        assignment.subject.delete()
+
+
+@pytest.mark.parametrize(
+    ("table", "constraint"),
+    [
+        ("usage_identity (key, content_hash) SELECT key, content_hash FROM usage_identity", "usage_identity_pkey"),
+        ("usage_event SELECT * FROM usage_event", "usage_event_2026_10_pkey"),
+        (
+            "usage_series (customer_id, meter_id, dimensions, dimensions_key)"
+            " SELECT customer_id, meter_id, dimensions, dimensions_key FROM usage_series",
+            "usage_series_is_unique",
+        ),
+        ("metering_subject (name) SELECT name FROM metering_subject", "subject_name_is_unique"),
+    ],
+)
+def test_the_database_refuses_the_same_twice(table: str, constraint: str) -> None:
+    def insert() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"INSERT INTO {table}")
+
+    refused(insert, saying=constraint, error=IntegrityError)
+
+
+@pytest.mark.parametrize(
+    ("changes", "constraint"),
+    [
+        ({"door": "window"}, "usage_door_is_known"),
+        ({"accepted": 1}, "usage_batch_knows_its_earliest_event"),
+        ({"earliest_at": NOON}, "usage_batch_knows_its_earliest_event"),
+    ],
+)
+def test_the_database_refuses_a_batch_that_contradicts_itself(changes: dict[str, Any], constraint: str) -> None:
+    counts = {"accepted": 0, "duplicates": 0, "quarantined": 0, "rejected": 0}
+    batch = {"door": "api", "actor_label": "x", "received_at": NOON, **counts, **changes}
+
+    refused(lambda: UsageBatch.objects.create(**batch), saying=constraint, error=IntegrityError)
+
+
+@pytest.mark.parametrize(
+    ("model", "change", "constraint"),
+    [
+        (QuarantinedEvent, {"reason": "other"}, "quarantine_reason_is_known"),
+        (QuarantinedEvent, {"status": "lost", "closed_at": NOON}, "quarantined_event_is_open_or_closed_with_a_time"),
+    ],
+)
+def test_the_database_refuses_words_it_does_not_know(
+    model: type[models.Model],
+    change: dict[str, Any],
+    constraint: str,
+) -> None:
+    refused(lambda: model._default_manager.update(**change), saying=constraint, error=IntegrityError)
+
+
+@pytest.mark.parametrize(
+    ("changes", "constraint"),
+    [({"reason": "mood"}, "refusal_reason_is_known"), ({"fingerprint": None}, "refusal_is_kept_once")],
+)
+def test_the_database_refuses_a_refusal_of_an_unknown_kind_or_twice(changes: dict[str, Any], constraint: str) -> None:
+    known = RefusedEvent.objects.get()
+    fields = {"reason": "malformed", "fingerprint": uuid.uuid4(), **changes}
+    fields["fingerprint"] = fields["fingerprint"] or known.fingerprint
+
+    refused(
+        lambda: RefusedEvent.objects.create(
+            batch_id=known.batch_id, position=0, detail="x", payload="", refused_at=NOON, **fields
+        ),
+        saying=constraint,
+        error=IntegrityError,
+    )
