@@ -38,8 +38,8 @@ class SyntheticMeter:
 
 
 METERS = (
-    SyntheticMeter("gpu-hours", "GPU hours", GPU_TYPE, "hours", "GPU hours", ("gpu", "region")),
-    SyntheticMeter("storage", "Storage", STORAGE_TYPE, "gb_hours", "GB hours", ("class", "region")),
+    SyntheticMeter("gpu-hours", "GPU hours", GPU_TYPE, "hours", "GPU-h", ("gpu", "region")),
+    SyntheticMeter("storage", "Storage", STORAGE_TYPE, "gb_hours", "GB-h", ("class", "region")),
     SyntheticMeter("egress", "Network egress", EGRESS_TYPE, "gb", "GB", ("region",)),
 )
 
@@ -62,7 +62,7 @@ PRODUCTS = (
         "gpu-h200",
         "NVIDIA H200 141 GB",
         "GPU compute",
-        "GPU hours",
+        "GPU-h",
         "gpu-hours",
         {"gpu": "h200"},
         {
@@ -78,7 +78,7 @@ PRODUCTS = (
         "gpu-h100",
         "NVIDIA H100 SXM 80 GB",
         "GPU compute",
-        "GPU hours",
+        "GPU-h",
         "gpu-hours",
         {"gpu": "h100"},
         {
@@ -94,7 +94,7 @@ PRODUCTS = (
         "gpu-a100",
         "NVIDIA A100 80 GB",
         "GPU compute",
-        "GPU hours",
+        "GPU-h",
         "gpu-hours",
         {"gpu": "a100"},
         {"model": "per_unit", "unit_price": "1.49"},
@@ -103,7 +103,7 @@ PRODUCTS = (
         "gpu-l40s",
         "NVIDIA L40S 48 GB",
         "GPU compute",
-        "GPU hours",
+        "GPU-h",
         "gpu-hours",
         {"gpu": "l40s"},
         {"model": "per_unit", "unit_price": "0.89"},
@@ -112,7 +112,7 @@ PRODUCTS = (
         "storage-nvme",
         "Block storage, NVMe",
         "Storage",
-        "GB hours",
+        "GB-h",
         "storage",
         {"class": "nvme"},
         {"model": "per_unit", "unit_price": "0.000137"},
@@ -121,7 +121,7 @@ PRODUCTS = (
         "storage-object",
         "Object storage",
         "Storage",
-        "GB hours",
+        "GB-h",
         "storage",
         {"class": "object"},
         {

@@ -57,7 +57,7 @@ def _synthetic_lines(synthetic: SyntheticMonths) -> list[str]:
     lines = [
         "Synthetic GPU cloud (invented usage, fixed seed; marked so on every page and document)",
         _row("customers", synthetic.customers),
-        _row("events", synthetic.events + synthetic.duplicates),
+        _row("events", synthetic.events),
     ]
     lines += [
         _row(f"{month:%B %Y}: {run.get_status_display().lower()}, invoices", run.invoices.count())
@@ -67,7 +67,7 @@ def _synthetic_lines(synthetic: SyntheticMonths) -> list[str]:
 
 
 def _what_was_new(sample: SampleMonth, synthetic: SyntheticMonths | None) -> str:
-    added = sample.load.accepted + (synthetic.events if synthetic else 0)
+    added = sample.load.accepted + (synthetic.new_events if synthetic else 0)
     if added:
         return f"Added {added:,} usage events."
     return "Nothing was added: everything was here already, and every record was recognised as a duplicate."
@@ -90,11 +90,11 @@ def as_json(sample: SampleMonth, synthetic: SyntheticMonths | None) -> dict[str,
         "lines": sample.lines,
         "documents": sample.documents,
         "mails": sample.mails,
-        "new_events": sample.load.accepted + (synthetic.events if synthetic else 0),
+        "new_events": sample.load.accepted + (synthetic.new_events if synthetic else 0),
     }
     if synthetic:
         summary["synthetic_customers"] = synthetic.customers
-        summary["synthetic_events"] = synthetic.events + synthetic.duplicates
+        summary["synthetic_events"] = synthetic.events
     return summary
 
 

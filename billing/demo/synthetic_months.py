@@ -20,8 +20,8 @@ from billing.demo.months import Progress, bill_month, submit_month
 from billing.demo.people import DemoStaff
 from billing.models import BillRun
 from metering import meters
-from metering.models import Meter
-from metering.sources.loading import FileFormat, LoadReport, load_usage
+from metering.models import Meter, UsageEvent
+from metering.sources.loading import FileFormat, load_usage
 from pricing import periods, price_books, products, publication
 from pricing.models import Contract, PriceBook, PriceBookVersion
 from pricing.products import ProductTerms
@@ -38,7 +38,7 @@ class SyntheticMonths:
 
     months: list[date]
     events: int
-    duplicates: int
+    new_events: int
     customers: int
     runs: list[BillRun]
 
@@ -48,6 +48,7 @@ def bill_synthetic_months(staff: DemoStaff, *, at: datetime, progress: Progress)
 
     The months are the last three complete ones when it is first made, and stay those.
     """
+    before = stored()
     entity = _entity(staff, at=at)
     first = Contract.objects.filter(customer__legal_entity=entity).order_by("starts_on").first()
     months = (
@@ -66,14 +67,22 @@ def bill_synthetic_months(staff: DemoStaff, *, at: datetime, progress: Progress)
         staff=staff,
         at=at,
     )
-    loads = [_load(index, month, staff, at=at, progress=progress) for index, month in enumerate(months)]
+    for index, month in enumerate(months):
+        period = periods.month_period(month.year, month.month, TIME_ZONE)
+        _load(index, month, period.start, period.end, staff, at=at, progress=progress)
+    if first is None:
+        # The month that runs, up to this morning: usage that nobody has billed yet.
+        today = periods.local_date(at, TIME_ZONE)
+        since = periods.start_of_day(today.replace(day=1), TIME_ZONE)
+        until = periods.start_of_day(today, TIME_ZONE)
+        _load(len(months), today.replace(day=1), since, until, staff, at=at, progress=progress)
     runs = [bill_month(entity, month, staff, at=at, progress=progress) for month in months[:-1]]
     runs.append(submit_month(entity, months[-1], staff, at=at, progress=progress))
     _propose_prices(book, months, staff, at=at)
     return SyntheticMonths(
         months=months,
-        events=sum(load.accepted for load in loads),
-        duplicates=sum(load.duplicates for load in loads),
+        events=stored(),
+        new_events=stored() - before,
         customers=entity.customers.count(),
         runs=runs,
     )
@@ -232,10 +241,23 @@ def _customer(synthetic: gpu_cloud.SyntheticCustomer) -> DemoCustomer:
     )
 
 
-def _load(index: int, month: date, staff: DemoStaff, *, at: datetime, progress: Progress) -> LoadReport:
-    """Load a month's events through the very door that a file of theirs would take."""
-    period = periods.month_period(month.year, month.month, TIME_ZONE)
-    lines = [json.dumps(event) for event in gpu_cloud.usage_events(index, period.start, period.end)]
+def stored() -> int:
+    """Return how many synthetic events are stored."""
+    return UsageEvent.objects.filter(source=gpu_cloud.SOURCE).count()
+
+
+def _load(
+    index: int,
+    month: date,
+    start: datetime,
+    end: datetime,
+    staff: DemoStaff,
+    *,
+    at: datetime,
+    progress: Progress,
+) -> None:
+    """Load usage of `[start, end)` through the very door that a file of it would take."""
+    lines = [json.dumps(event) for event in gpu_cloud.usage_events(index, start, end)]
     done = 0
 
     def told(rows: int) -> None:
@@ -243,7 +265,7 @@ def _load(index: int, month: date, staff: DemoStaff, *, at: datetime, progress: 
         done += rows
         progress(f"loading synthetic usage of {month:%B %Y}", done, len(lines))
 
-    return load_usage(
+    load_usage(
         stream=BytesIO("\n".join(lines).encode()),
         file_format=FileFormat.CLOUDEVENTS,
         origin=f"synthetic-{month:%Y-%m}.jsonl",
