@@ -15,6 +15,8 @@ from psycopg.types.range import Range
 
 from accounts import audit, history
 from accounts.access import Actor, Permission
+from accounts.errors import CustomerUnknown
+from accounts.models import Customer
 from metering.counting import Ownership
 from metering.errors import AssignmentPeriodEmpty, SubjectAlreadyAssigned, SubjectNameInvalid
 from metering.events import MAX_NAME_LENGTH
@@ -33,7 +35,8 @@ class NewAssignment:
     @property
     def period(self) -> Range[datetime]:
         """The period as the database keeps it."""
-        return DateTimeTZRange(self.starts_at, self.ends_at, "[)")
+        period: Range[datetime] = DateTimeTZRange(self.starts_at, self.ends_at, "[)")
+        return period
 
 
 def assign_subject(
@@ -49,7 +52,7 @@ def assign_subject(
 
     Usage that was counted before stays where it was counted.
 
-    Raises: PermissionMissing, SubjectNameInvalid, AssignmentPeriodEmpty, SubjectAlreadyAssigned.
+    Raises: PermissionMissing, CustomerUnknown, SubjectNameInvalid, AssignmentPeriodEmpty, SubjectAlreadyAssigned.
     """
     wanted = NewAssignment(name=name, customer_id=customer_id, starts_at=starts_at, ends_at=ends_at)
     return assign_subjects(assignments=[wanted], actor=actor, at=at)[0]
@@ -64,11 +67,14 @@ def assign_subjects(
 ) -> list[SubjectAssignment]:
     """Give many subjects to customers, all or none; assignments that stand already are returned as they are.
 
-    Raises: PermissionMissing, SubjectNameInvalid, AssignmentPeriodEmpty, SubjectAlreadyAssigned.
+    Raises: PermissionMissing, CustomerUnknown, SubjectNameInvalid, AssignmentPeriodEmpty, SubjectAlreadyAssigned.
     """
     actor.require(Permission.EDIT_CUSTOMERS)
     for wanted in assignments:
         _require_valid(wanted)
+    customers = Customer.objects.in_bulk({wanted.customer_id for wanted in assignments})
+    if any(wanted.customer_id not in customers for wanted in assignments):
+        raise CustomerUnknown
     names = {wanted.name for wanted in assignments}
     Subject.objects.bulk_create([Subject(name=name) for name in sorted(names)], ignore_conflicts=True, batch_size=1000)
     subjects = {
@@ -82,7 +88,7 @@ def assign_subjects(
     fresh = {
         (wanted.name, wanted.customer_id, wanted.period): SubjectAssignment(
             subject=subjects[wanted.name],
-            customer_id=wanted.customer_id,
+            customer=customers[wanted.customer_id],
             valid_during=wanted.period,
         )
         for wanted in assignments

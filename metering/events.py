@@ -273,6 +273,8 @@ _PAYLOAD_LENGTH = 8_192
 
 
 def _malformed(index: int, item: object, detail: str) -> Malformed:
+    source: object
+    event_id: object
     if isinstance(item, Envelope):
         source, event_id = item.source, item.id
     elif isinstance(item, dict):

@@ -134,7 +134,7 @@ def _as_sent(cursor: psycopg.Cursor, waiting: Sequence[QuarantinedEvent]) -> lis
         "SELECT id, data::text FROM metering_quarantinedevent WHERE id = ANY(%s)",
         [[record.pk for record in waiting]],
     )
-    texts = dict(cursor.fetchall())
+    texts: dict[int, str] = dict(cursor.fetchall())
     return [
         Event(
             index=index,

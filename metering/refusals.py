@@ -61,4 +61,4 @@ def record(*, batch_id: int, refused: Sequence[Refusal], at: datetime) -> int:
                 [fingerprint for fingerprint, _ in rows],
             ],
         )
-        return cursor.rowcount
+        return int(cursor.rowcount)

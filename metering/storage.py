@@ -219,6 +219,6 @@ def _array(values: Sequence[str]) -> str:
 
 
 def _one(cursor: psycopg.Cursor[Any]) -> tuple[Any, ...]:
-    row = cursor.fetchone()
+    row: tuple[Any, ...] | None = cursor.fetchone()
     assert row is not None, "an aggregate without GROUP BY always returns a row"
     return row

@@ -10,7 +10,7 @@ _DELTAS_AT_ONCE = 50_000
 _ROUNDS = 20
 
 
-@shared_task
+@shared_task  # type: ignore[untyped-decorator]  # celery comes without types
 def fold_usage() -> None:
     """Fold what has come in; a backlog beyond one task's time is left to the next one."""
     for _ in range(_ROUNDS):

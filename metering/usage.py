@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -26,7 +26,7 @@ class UsageWindow:
     end: datetime
 
 
-class SeriesTotal(NamedTuple):
+class SeriesTotal(msgspec.Struct, frozen=True, gc=False):
     """What one series adds up to in one window.
 
     `window` is the window's position among those asked for. `last` is the value at the latest time. `digest` is the
@@ -46,7 +46,7 @@ class SeriesTotal(NamedTuple):
     digest: bytes
 
 
-class HourOfUsage(NamedTuple):
+class HourOfUsage(msgspec.Struct, frozen=True, gc=False):
     """One hour of one series; `hour` is its beginning."""
 
     series_id: int
@@ -55,7 +55,7 @@ class HourOfUsage(NamedTuple):
     count: int
 
 
-class DayOfUsage(NamedTuple):
+class DayOfUsage(msgspec.Struct, frozen=True, gc=False):
     """One day's usage of one meter, in the time zone asked for."""
 
     day: date
@@ -116,7 +116,18 @@ def series_totals(windows: Sequence[UsageWindow]) -> list[SeriesTotal]:
             [window.end for window in windows],
         ],
     )
-    return [SeriesTotal(*row[:4], msgspec.json.decode(row[4]), *row[5:10], bytes(row[10])) for row in rows]
+    return [_series_total(*row) for row in rows]
+
+
+def _series_total(
+    window: int,
+    customer_id: int,
+    series_id: int,
+    meter_id: int,
+    dimensions: str,
+    *totals: Any,
+) -> SeriesTotal:
+    return SeriesTotal(window, customer_id, series_id, meter_id, msgspec.json.decode(dimensions), *totals)
 
 
 _HOURS = """

@@ -146,9 +146,9 @@ def test_many_windows_of_many_customers_take_one_query(acme: Customer) -> None:
 
     assert counts == [1, 1]
     assert [(total.window, total.customer_id, total.sum) for total in totals[:3]] == [
-        (0, other.pk, 2),
-        (1, acme.pk, 1),
-        (3, other.pk, 2),
+        (0, other.pk, Decimal(2)),
+        (1, acme.pk, Decimal(1)),
+        (3, other.pk, Decimal(2)),
     ]
 
 
@@ -167,7 +167,11 @@ def test_the_hours_of_a_series_add_up_to_its_total(acme: Customer) -> None:
 
     hours = usage.hours(series_ids=[total.series_id], start=OCTOBER, end=NOVEMBER)
 
-    assert [(each.hour.hour, each.sum, each.count) for each in hours] == [(1, 1, 1), (2, 12, 2), (3, 3, 1)]
+    assert [(each.hour.hour, each.sum, each.count) for each in hours] == [
+        (1, Decimal(1), 1),
+        (2, Decimal(12), 2),
+        (3, Decimal(3), 1),
+    ]
     assert sum(each.sum for each in hours) == total.sum
 
 
@@ -200,10 +204,13 @@ def test_days_are_those_of_the_time_zone_asked_for(acme: Customer, gpu_seconds: 
     everybody = usage.daily_totals(**asked)
     one = usage.daily_totals(**asked, customer_id=acme.pk, meter_id=gpu_seconds.pk)
 
-    assert [(each.day, each.sum) for each in everybody] == [(date(2026, 10, 14), 1), (date(2026, 10, 15), 6)]
+    assert [(each.day, each.sum) for each in everybody] == [
+        (date(2026, 10, 14), Decimal(1)),
+        (date(2026, 10, 15), Decimal(6)),
+    ]
     assert [(each.day, each.sum, each.count) for each in one] == [
-        (date(2026, 10, 14), 1, 1),
-        (date(2026, 10, 15), 2, 1),
+        (date(2026, 10, 14), Decimal(1), 1),
+        (date(2026, 10, 15), Decimal(2), 1),
     ]
 
 

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from accounts.access import Role
+from accounts.errors import PermissionMissing
+from accounts.models import AuditEntry
+from metering.errors import MeterCodeTaken, MeterInvalid
+from metering.meters import define_meter, rename_meter, set_meter_active
+from tests import make_accounts
+from tests import make_metering as make
+from tests.make_metering import NOON, SYSTEM
+
+pytestmark = pytest.mark.django_db
+
+GPU: dict[str, Any] = {
+    "code": "gpu-hours",
+    "name": "GPU hours",
+    "event_type": "gpu.used",
+    "aggregation": "sum",
+    "value_path": "hours",
+    "unit": "h",
+    "dimensions": ["gpu"],
+}
+
+
+def test_defining_a_meter_writes_history_and_audit() -> None:
+    manager = make_accounts.actor(Role.PRODUCT_MANAGER)
+
+    meter = define_meter(**GPU, actor=manager, at=NOON)
+
+    assert meter.is_active
+    assert meter.history.get().history_user_id == manager.user_id
+    assert AuditEntry.objects.get(verb="meter.defined").subject_id == str(meter.pk)
+
+
+def test_a_code_is_taken_once() -> None:
+    define_meter(**GPU, actor=SYSTEM, at=NOON)
+
+    with pytest.raises(MeterCodeTaken):
+        define_meter(**GPU, actor=SYSTEM, at=NOON)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"code": "no spaces"},
+        {"name": ""},
+        {"aggregation": "median"},
+        {"aggregation": "count"},
+        {"value_path": ""},
+        {"dimensions": ["gpu", "gpu"]},
+        {"event_filter": {"tier": ["spot"]}},
+        {"event_filter": {"price": 1.5}},
+    ],
+)
+def test_a_meter_that_contradicts_itself_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(MeterInvalid):
+        define_meter(**{**GPU, **change}, actor=SYSTEM, at=NOON)
+
+
+def test_a_meter_takes_another_name_and_rests_with_a_reason() -> None:
+    meter = make.meter()
+
+    for _ in range(2):
+        rename_meter(meter_id=meter.pk, name="Seconds of GPU", actor=SYSTEM, at=NOON)
+        set_meter_active(meter_id=meter.pk, is_active=False, reason="replaced", actor=SYSTEM, at=NOON)
+
+    meter.refresh_from_db()
+    assert (meter.name, meter.is_active, meter.history.count()) == ("Seconds of GPU", False, 3)
+    assert AuditEntry.objects.get(verb="meter.deactivated").reason == "replaced"
+
+
+def test_meters_take_the_permission() -> None:
+    support, meter = make_accounts.actor(Role.SUPPORT), make.meter()
+
+    with pytest.raises(PermissionMissing):
+        define_meter(**GPU, actor=support, at=NOON)
+    with pytest.raises(PermissionMissing):
+        rename_meter(meter_id=meter.pk, name="x", actor=support, at=NOON)
+    with pytest.raises(PermissionMissing):
+        set_meter_active(meter_id=meter.pk, is_active=False, actor=support, at=NOON)
