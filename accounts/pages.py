@@ -63,7 +63,7 @@ def staff_page(
     def guard(view: Callable[Concatenate[StaffRequest, P], HttpResponseBase]) -> Callable[P, HttpResponseBase]:
         @wraps(view)
         def guarded(request: StaffRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
-            if not (request.user.is_active and request.user.is_authenticated and request.user.is_staff):
+            if not (request.user.is_staff and request.user.is_active):
                 return redirect_to_login(request.get_full_path(), reverse("admin:login"))
             try:
                 for permission in permissions:

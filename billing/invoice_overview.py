@@ -70,6 +70,18 @@ def bill_before(invoice: Invoice) -> Invoice | None:
     return earlier.exclude(status=Invoice.Status.VOID).order_by("-period", "-id").first()
 
 
+def line_before(line: InvoiceLine) -> InvoiceLine | None:
+    """Return what the customer was billed of the same product for the period before."""
+    earlier = InvoiceLine.objects.filter(
+        invoice__customer_id=line.invoice.customer_id,
+        product_id=line.product_id,
+        currency=line.currency,
+        service_period__fully_lt=line.service_period,
+    )
+    live = earlier.exclude(invoice__status=Invoice.Status.VOID).select_related("invoice", "price__version")
+    return live.order_by("-service_period", "-id").first()
+
+
 @dataclass(frozen=True, slots=True)
 class InvoiceStep:
     """A step of an invoice's life: done, now or still to come."""

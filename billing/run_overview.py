@@ -110,7 +110,8 @@ def run_rows(found: list[BillRun]) -> list[RunRow]:
         .order_by("currency")
     )
     for row in rows:
-        sums[row.pop("bill_run_id")].append(CurrencyTotal(**row))
+        total = CurrencyTotal(row["currency"], row["invoices"], row["net"], row["tax"], row["total"])
+        sums[row["bill_run_id"]].append(total)
     return [RunRow(run, sums[run.pk], getattr(run, "parked", 0)) for run in found]
 
 

@@ -59,7 +59,7 @@ def _month_before(today: date) -> str:
 @staff_page(Permission.RUN_BILLING)
 def start_run(request: StaffRequest) -> HttpResponseBase:
     """Start the bill run of a legal entity for a month."""
-    entity = LegalEntity.objects.filter(pk=whole_number(request.POST.get("legal_entity"))).first()
+    entity = LegalEntity.objects.filter(pk=whole_number(request.POST.get("legal_entity")) or 0).first()
     try:
         month = parse_month(request.POST.get("month", ""))
     except MonthInvalid as refusal:

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from billing import invoice_views, run_views, views
+from billing import invoice_views, line_views, run_views, views
 
 app_name = "billing"
 urlpatterns = [
@@ -23,4 +23,6 @@ urlpatterns = [
     path("invoices/<int:invoice_id>/", invoice_views.invoice_page, name="invoice"),
     path("invoices/<int:invoice_id>/pdf/", invoice_views.invoice_pdf, name="invoice-pdf"),
     path("invoices/<int:invoice_id>/send/", invoice_views.resend_invoice, name="resend"),
+    path("invoices/lines/<int:line_id>/why/", line_views.why, name="why"),
+    path("invoices/lines/<int:line_id>/events/", line_views.line_events, name="line-events"),
 ]

@@ -22,7 +22,7 @@ def sidebar(request: HttpRequest) -> list[Item]:
         return []
     places = _Places(request)
     waiting = inbox.waiting_for(actor_of(request)).count()
-    groups = [
+    groups: list[Item] = [
         {"items": [places.home(), places.page("Approvals", "fact_check", "accounts:inbox", badge=waiting or "")]},
         {"title": "Usage", "items": _usage(places)},
         {"title": "Pricing", "items": _pricing(places)},

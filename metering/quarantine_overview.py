@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from django.db.models import Count, Max, Min, Q, QuerySet, Sum
 
@@ -51,7 +53,7 @@ class Group:
     last_seen_at: datetime
 
 
-def groups(*, status: str, reason: str = "", search: str = "") -> QuerySet[QuarantinedEvent, dict[str, object]]:
+def groups(*, status: str, reason: str = "", search: str = "") -> QuerySet[QuarantinedEvent, Any]:
     """Return the groups of events in a state, the largest first, as rows for `group_of`."""
     events = QuarantinedEvent.objects.filter(status=status)
     if reason:
@@ -70,21 +72,17 @@ def groups(*, status: str, reason: str = "", search: str = "") -> QuerySet[Quara
     )
 
 
-def group_of(row: dict[str, object]) -> Group:
+def group_of(row: Mapping[str, Any]) -> Group:
     """Make a group of a row of `groups`."""
-    reason, kind, subject = str(row["reason"]), str(row["type"]), str(row["subject"])
-    first, last = row["first"], row["last"]
-    assert isinstance(first, datetime)
-    assert isinstance(last, datetime)
     return Group(
-        key=GroupKey(reason, kind, subject),
-        reason=str(QuarantinedEvent.Reason(reason).label),
-        type=kind,
-        subject=subject,
-        events=int(str(row["events"])),
-        seen=int(str(row["seen"])),
-        first_seen_at=first,
-        last_seen_at=last,
+        key=GroupKey(row["reason"], row["type"], row["subject"]),
+        reason=str(QuarantinedEvent.Reason(row["reason"]).label),
+        type=row["type"],
+        subject=row["subject"],
+        events=row["events"],
+        seen=row["seen"],
+        first_seen_at=row["first"],
+        last_seen_at=row["last"],
     )
 
 
@@ -110,7 +108,7 @@ def open_ids(keys: list[GroupKey]) -> list[int]:
 def counts_by_status() -> dict[str, int]:
     """Return how many events are open, released and discarded."""
     rows = QuarantinedEvent.objects.order_by().values_list("status").annotate(events=Count("id"))
-    return {status: 0 for status in Status.values} | dict(rows)
+    return dict.fromkeys(Status.values, 0) | dict(rows)
 
 
 def batches(*, door: str = "", origin: str = "") -> QuerySet[UsageBatch]:

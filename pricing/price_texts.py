@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from pricing.money import format_quantity, format_unit_price, round_to_minor
+from pricing.money import format_quantity, format_unit_price, plain, round_to_minor
 
 _LOCALE = "en_US"
 _SHORT_PLACES = 6
@@ -16,6 +16,12 @@ _ROUNDED = {"up": "rounded up", "down": "rounded down", "half_up": "rounded"}
 def amount_text(amount: Decimal, currency: str) -> str:
     """Write an amount with its currency at its minor unit, in one notation whatever the customer's locale is."""
     return f"{currency} {round_to_minor(amount, currency):,f}"
+
+
+def exact_amount_text(amount: Decimal, currency: str) -> str:
+    """Write an amount with its currency and every digit that it has."""
+    rounded = round_to_minor(amount, currency)
+    return f"{currency} {rounded if rounded == amount else Decimal(plain(amount)):,f}"
 
 
 def quantity_text(quantity: Decimal) -> str:

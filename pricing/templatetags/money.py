@@ -6,8 +6,8 @@ from decimal import Decimal
 
 from django import template
 
-from pricing.money import format_percent, format_quantity, format_unit_price, plain, round_to_minor
-from pricing.price_texts import amount_text, quantity_text
+from pricing.money import format_percent, format_quantity, format_unit_price, round_to_minor
+from pricing.price_texts import amount_text, exact_amount_text, quantity_text
 
 register = template.Library()
 
@@ -30,11 +30,7 @@ def amount_only(amount: Decimal | None, currency: str) -> str:
 @register.filter
 def exact_money(amount: Decimal | None, currency: str) -> str:
     """Write an amount with every digit that it has and its currency: "USD 0.00417"."""
-    if amount is None:
-        return "–"
-    rounded = round_to_minor(amount, currency)
-    digits = f"{rounded:,f}" if rounded == amount else f"{Decimal(plain(amount)):,f}"
-    return f"{currency} {digits}"
+    return "–" if amount is None else exact_amount_text(amount, currency)
 
 
 @register.filter

@@ -1,8 +1,14 @@
 // Dialogs, the drawer, charts and "select all" of the workbench pages. Everything works by data attributes, so that
 // templates hold no script.
 
+// The first is the house's own; on dark ground it takes a lighter shade of it.
 const colours = ["#0f766e", "#f59e0b", "#6366f1", "#ec4899", "#22c55e", "#0ea5e9", "#a855f7", "#ef4444", "#84cc16", "#64748b"];
 const charts = [];
+
+function colourOf(index) {
+    const own = index % colours.length;
+    return own === 0 && document.documentElement.classList.contains("dark") ? "#2dd4bf" : colours[own];
+}
 
 function chartOptions(kind, stacked, unit, small) {
     const style = getComputedStyle(document.documentElement);
@@ -37,8 +43,8 @@ function drawCharts(root) {
         const datasets = data.series.map((series, index) => ({
             label: series.label,
             data: series.values.map(Number),
-            backgroundColor: colours[index % colours.length],
-            borderColor: colours[index % colours.length],
+            backgroundColor: colourOf(index),
+            borderColor: colourOf(index),
             borderWidth: kind === "line" ? 2 : 0,
             pointRadius: 0,
             tension: 0.25,
@@ -55,6 +61,7 @@ function drawCharts(root) {
 function recolour() {
     for (const { chart, kind, stacked, unit, small } of charts) {
         chart.options = chartOptions(kind, stacked, unit, small);
+        chart.data.datasets.forEach((dataset, index) => Object.assign(dataset, { backgroundColor: colourOf(index), borderColor: colourOf(index) }));
         chart.update("none");
     }
 }

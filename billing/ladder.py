@@ -1,0 +1,133 @@
+"""Writes the steps of a line as the rungs of a ladder: from the quantity, through prices and limits, to the amount."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from typing import Any, Final
+
+from accounts.charts import Chart, chart
+from billing.explanations import SeriesPart
+from billing.models import InvoiceLine
+from pricing.money import ZERO, add, format_unit_price
+from pricing.periods import local_date
+from pricing.price_texts import amount_text, exact_amount_text, quantity_text
+
+_LOCALE: Final = "en_US"
+Facts = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One rung: what happens and, where it adds to the exact amount, by how much."""
+
+    kind: str
+    words: str
+    value: str
+
+
+def rungs(line: InvoiceLine) -> list[Rung]:
+    """Return the ladder of a line; every word comes from the steps that the rating itself recorded."""
+    ladder = []
+    if line.kind != InvoiceLine.Kind.FEE:
+        ladder.append(Rung("start", "Quantity", f"{quantity_text(line.quantity)} {line.unit}"))
+        if line.quantity_before:
+            ladder.append(
+                Rung("step", "Billed before in this period", f"{quantity_text(line.quantity_before)} {line.unit}"),
+            )
+    ladder += [_rung(step, line) for step in line.steps]
+    ladder.append(Rung("sum", "Exact amount", exact_amount_text(line.exact_amount, line.currency)))
+    ladder.append(Rung("sum", "Rounded once, half up", amount_text(line.amount, line.currency)))
+    return ladder
+
+
+def _rung(step: Facts, line: InvoiceLine) -> Rung:
+    writer = _WRITERS.get(str(step["kind"]))
+    words = writer(step, line) if writer else str(step["kind"]).replace("_", " ").capitalize()
+    return Rung("step", words, exact_amount_text(Decimal(step["amount"]), line.currency))
+
+
+def _per_unit(step: Facts, line: InvoiceLine) -> str:
+    return f"{_quantity(step)} {line.unit} at {_price(step, line)}"
+
+
+def _tier(step: Facts, line: InvoiceLine) -> str:
+    start, end = quantity_text(Decimal(step["from"])), step["up_to"]
+    span = f"above {start}" if end is None else f"{start} to {quantity_text(Decimal(end))}"
+    fee = Decimal(step.get("flat_amount") or 0)
+    once = f", plus {amount_text(fee, line.currency)} once" if fee else ""
+    return f"Tier {step['tier']}, {span}: {_quantity(step)} {line.unit} at {_price(step, line)}{once}"
+
+
+def _flat(_step: Facts, _line: InvoiceLine) -> str:
+    return "Fee for the period"
+
+
+def _conversion(step: Facts, line: InvoiceLine) -> str:
+    divisor = Decimal(step["divide_by"])
+    divided = f", divided by {quantity_text(divisor)}" if divisor != 1 else ""
+    rounded = f", rounded {step['mode'].replace('_', ' ')} to {step['places']} places" if "mode" in step else ""
+    return f"{_quantity(step)} {line.unit}{divided}{rounded}: {quantity_text(Decimal(step['converted']))}"
+
+
+def _allowance(step: Facts, line: InvoiceLine) -> str:
+    included = quantity_text(Decimal(step["included_quantity"]))
+    return f"{_quantity(step)} {line.unit} of the {included} included cost nothing"
+
+
+def _minimum(step: Facts, line: InvoiceLine) -> str:
+    return f"Lifted to the minimum of {amount_text(Decimal(step['minimum_amount']), line.currency)}"
+
+
+def _maximum(step: Facts, line: InvoiceLine) -> str:
+    return f"Capped at the maximum of {amount_text(Decimal(step['maximum_amount']), line.currency)}"
+
+
+def _proration(step: Facts, _line: InvoiceLine) -> str:
+    return f"{step['days']} of {step['of_days']} days"
+
+
+def _billed_before(step: Facts, line: InvoiceLine) -> str:
+    billed = amount_text(Decimal(step["billed_amount"]), line.currency)
+    return f"Less what earlier invoices billed: {_quantity(step)} {line.unit}, {billed}"
+
+
+def _quantity(step: Facts) -> str:
+    return quantity_text(Decimal(step["quantity"]))
+
+
+def _price(step: Facts, line: InvoiceLine) -> str:
+    return format_unit_price(Decimal(step["unit_price"]), line.currency, _LOCALE)
+
+
+_WRITERS: Final[Mapping[str, Callable[[Facts, InvoiceLine], str]]] = {
+    "per_unit": _per_unit,
+    "tier": _tier,
+    "flat": _flat,
+    "conversion": _conversion,
+    "allowance": _allowance,
+    "minimum": _minimum,
+    "maximum": _maximum,
+    "proration": _proration,
+    "billed_before": _billed_before,
+}
+
+
+def usage_by_day(line: InvoiceLine, series: Sequence[SeriesPart]) -> Chart:
+    """Chart what a line's series saw, day by day of the invoice's time zone, in events where the meter counts them."""
+    zone = line.invoice.time_zone
+    days: dict[date, Decimal] = {}
+    for part in series:
+        counts_events = part.meter.aggregation == part.meter.Aggregation.COUNT
+        for hour in part.hours:
+            day = local_date(hour.hour, zone)
+            days[day] = add(days.get(day, ZERO), Decimal(hour.count) if counts_events else hour.sum)
+    shown = sorted(days)
+    return chart(
+        labels=[f"{day:%-d %b}" for day in shown],
+        series={line.description: [days[day] for day in shown]} if shown else {},
+        write=lambda _name, value: f"{quantity_text(value)} {line.unit}",
+        unit=line.unit,
+    )
