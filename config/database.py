@@ -17,6 +17,7 @@ from config.embedded_postgres import EmbeddedPostgresFailed, embedded_postgres
 from config.postgres.version import OLDEST_VERSION
 
 DATA_FOLDER = Path(__file__).resolve().parent.parent / "var"
+SERVER_FOLDER = DATA_FOLDER / "postgres"
 CONNECT_TIMEOUT_SECONDS = 10
 
 
@@ -25,7 +26,7 @@ class DatabaseUnusable(Exception):
 
 
 @contextlib.contextmanager
-def database(*, folder: Path = DATA_FOLDER / "postgres", durable: bool = True) -> Iterator[str]:
+def database(*, folder: Path = SERVER_FOLDER, durable: bool = True) -> Iterator[str]:
     """Give the address of a usable database for as long as the block lasts, in DATABASE_URL too.
 
     Raises: DatabaseUnusable, EmbeddedPostgresFailed.
@@ -70,7 +71,7 @@ def main(arguments: list[str]) -> int:
     """Run the command on the database and return its exit code; an interrupt is the command's to answer."""
     for_tests = arguments[:1] == ["--test"]
     command = arguments[1:] if for_tests else arguments
-    folder = DATA_FOLDER / ("postgres-test" if for_tests else "postgres")
+    folder = DATA_FOLDER / "postgres-test" if for_tests else SERVER_FOLDER
     try:
         with database(folder=folder, durable=not for_tests):
             process = subprocess.Popen(command)  # noqa: S603 -- the caller's own command

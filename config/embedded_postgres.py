@@ -91,32 +91,45 @@ def _is_free(file: TextIO) -> bool:
 
 
 def _ensure_running(folder: Path, *, durable: bool) -> None:
-    if _is_running(folder):
+    if is_running(folder):
         _wait_until_ready(folder)
         return
+    _forget_stranger(folder)
     if not (folder / "PG_VERSION").exists():
         _make_cluster(folder)
     _start(folder, durable=durable)
     _ensure_database(folder)
 
 
-def _is_running(folder: Path) -> bool:
-    """Tell whether the folder's pid file names a living server of this folder.
+def is_running(folder: Path) -> bool:
+    """Tell whether the folder's pid file names a living server of this folder."""
+    folder = folder.resolve()
+    process = _process_of_pid_file(folder)
+    return process is not None and _is_server(process, folder)
 
-    After a crash the pid may belong to somebody else by now, and Postgres would refuse to start; so a pid
-    file that names a stranger is removed. One that names nobody is left for Postgres to judge.
+
+def _forget_stranger(folder: Path) -> None:
+    """Remove a pid file that names a living process of somebody else, for which Postgres would refuse to start.
+
+    After a crash the pid may have been given out again. A file that names nobody is left for Postgres to judge.
     """
-    pid_file = folder / "postmaster.pid"
+    process = _process_of_pid_file(folder)
+    if process is not None and not _is_server(process, folder):
+        (folder / "postmaster.pid").unlink()
+
+
+def _process_of_pid_file(folder: Path) -> psutil.Process | None:
     try:
-        process = psutil.Process(int(pid_file.read_text().split("\n", 1)[0]))
-        command = process.cmdline()
+        process = psutil.Process(int((folder / "postmaster.pid").read_text().split("\n", 1)[0]))
+        return None if process.status() == psutil.STATUS_ZOMBIE else process
     except (FileNotFoundError, ValueError, psutil.Error):
-        return False
-    if process.status() == psutil.STATUS_ZOMBIE:
-        return False
-    if command and Path(command[0]).name == "postgres" and str(folder) in command:
-        return True
-    pid_file.unlink()
+        return None
+
+
+def _is_server(process: psutil.Process, folder: Path) -> bool:
+    with contextlib.suppress(psutil.Error):
+        command = process.cmdline()
+        return bool(command) and Path(command[0]).name == "postgres" and str(folder) in command
     return False
 
 
@@ -176,7 +189,7 @@ def _start(folder: Path, *, durable: bool) -> None:
 
 
 def _stop(folder: Path) -> None:
-    if _is_running(folder):
+    if is_running(folder):
         _execute(
             "pg_ctl", "stop", "--pgdata", str(folder), "--mode=fast", "--wait", f"--timeout={STOP_TIMEOUT_SECONDS}"
         )

@@ -67,3 +67,40 @@ def test_a_signal_stops_what_runs_and_a_second_one_does_not_break_the_stopping(n
     assert said.endswith("stopped\n")
     assert site.returncode == 0
     assert not _is_alive(web)
+
+
+def test_a_database_server_that_died_is_named_with_the_place_of_its_log(tmp_path: Path) -> None:
+    with pytest.raises(supervisor.ServerFailed, match=rf"{tmp_path}/server\.log"):
+        supervisor._refuse_ended_server(tmp_path)
+
+
+def test_the_failure_is_said_before_the_others_are_stopped(capsys: pytest.CaptureFixture[str]) -> None:
+    failed = supervisor.ChildFailed("The beat process ended by itself.")
+
+    with pytest.raises(supervisor.ChildFailed), supervisor._running({}):
+        raise failed
+
+    assert capsys.readouterr().err == "The beat process ended by itself.\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can be asked for it")
+def test_the_processes_end_even_when_the_program_that_started_them_was_killed() -> None:
+    program = (
+        "import sys, time\n"
+        "from config import supervisor\n"
+        "with supervisor._running({'web': [sys.executable, '-c', 'import time; time.sleep(60)']}) as processes:\n"
+        "    print(processes['web'].pid, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    project = Path(__file__).resolve().parent.parent.parent
+    with subprocess.Popen([sys.executable, "-c", program], cwd=project, stdout=subprocess.PIPE, text=True) as site:
+        assert site.stdout is not None
+        web = int(site.stdout.readline())
+
+        site.kill()
+        site.wait()
+        deadline = time.monotonic() + 10
+        while _is_alive(web) and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+    assert not _is_alive(web)
