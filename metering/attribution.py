@@ -17,6 +17,7 @@ from accounts import audit, history
 from accounts.access import Actor, Permission
 from accounts.errors import CustomerUnknown
 from accounts.models import Customer
+from accounts.validation import require_reason
 from metering.counting import Ownership
 from metering.errors import AssignmentPeriodEmpty, SubjectAlreadyAssigned, SubjectNameInvalid
 from metering.events import MAX_NAME_LENGTH
@@ -103,25 +104,27 @@ def assign_subjects(
 def end_assignment(
     *,
     assignment_id: int,
-    ends_at: datetime,
-    reason: str = "",
+    ends_at: datetime | None,
+    reason: str,
     actor: Actor,
     at: datetime,
 ) -> SubjectAssignment:
-    """Let an assignment end at another moment; usage that was counted before stays where it was counted.
+    """Let an assignment end at another moment, or not at all; usage that was counted stays where it was counted.
 
-    Raises: PermissionMissing, AssignmentPeriodEmpty, SubjectAlreadyAssigned.
+    Raises: PermissionMissing, ReasonMissing, AssignmentPeriodEmpty, SubjectAlreadyAssigned.
     """
     actor.require(Permission.EDIT_CUSTOMERS)
+    require_reason(reason)
     assignment = SubjectAssignment.objects.select_for_update(no_key=True).get(pk=assignment_id)
     if assignment.valid_during.upper == ends_at:
         return assignment
-    if assignment.valid_during.lower is not None and ends_at <= assignment.valid_during.lower:
+    starts_at = assignment.valid_during.lower
+    if starts_at is not None and ends_at is not None and ends_at <= starts_at:
         raise AssignmentPeriodEmpty
-    assignment.valid_during = DateTimeTZRange(assignment.valid_during.lower, ends_at, "[)")
+    assignment.valid_during = DateTimeTZRange(starts_at, ends_at, "[)")
     with _one_customer_at_a_time():
         history.save(assignment, update_fields=["valid_during"], reason=reason, actor=actor, at=at)
-    audit.record(actor=actor, verb="subject.unassigned", subject=assignment, at=at, reason=reason)
+    audit.record(actor=actor, verb="subject.assignment_ended", subject=assignment, at=at, reason=reason)
     return assignment
 
 

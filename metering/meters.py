@@ -13,6 +13,7 @@ from django.db import transaction
 
 from accounts import audit, history
 from accounts.access import Actor, Permission
+from accounts.validation import require_reason
 from metering.counting import MeterRule
 from metering.errors import MeterCodeTaken, MeterInvalid
 from metering.models import Meter
@@ -57,36 +58,20 @@ def define_meter(
 
 
 @transaction.atomic
-def rename_meter(*, meter_id: int, name: str, actor: Actor, at: datetime) -> Meter:
-    """Give a meter another name; its code and what it counts stay.
+def change_meter(*, meter_id: int, name: str, is_active: bool, reason: str, actor: Actor, at: datetime) -> Meter:
+    """Give a meter another name, let it rest, or let it count again from now on; what it has counted stays.
 
-    Raises: PermissionMissing, MeterInvalid.
+    Raises: PermissionMissing, ReasonMissing, MeterInvalid.
     """
     actor.require(Permission.EDIT_METERS)
+    require_reason(reason)
     meter = Meter.objects.select_for_update(no_key=True).get(pk=meter_id)
-    if meter.name == name:
+    if (meter.name, meter.is_active) == (name, is_active):
         return meter
-    meter.name = name
+    meter.name, meter.is_active = name, is_active
     _require_valid(meter)
-    history.save(meter, update_fields=["name"], actor=actor, at=at)
-    audit.record(actor=actor, verb="meter.renamed", subject=meter, at=at)
-    return meter
-
-
-@transaction.atomic
-def set_meter_active(*, meter_id: int, is_active: bool, reason: str = "", actor: Actor, at: datetime) -> Meter:
-    """Let a meter count events from now on, or let it rest; what it has counted stays.
-
-    Raises: PermissionMissing.
-    """
-    actor.require(Permission.EDIT_METERS)
-    meter = Meter.objects.select_for_update(no_key=True).get(pk=meter_id)
-    if meter.is_active == is_active:
-        return meter
-    meter.is_active = is_active
-    history.save(meter, update_fields=["is_active"], reason=reason, actor=actor, at=at)
-    verb = "meter.activated" if is_active else "meter.deactivated"
-    audit.record(actor=actor, verb=verb, subject=meter, at=at, reason=reason)
+    history.save(meter, update_fields=["name", "is_active"], reason=reason, actor=actor, at=at)
+    audit.record(actor=actor, verb="meter.changed", subject=meter, at=at, reason=reason)
     return meter
 
 

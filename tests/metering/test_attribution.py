@@ -7,7 +7,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from accounts.access import Role
-from accounts.errors import CustomerUnknown, PermissionMissing
+from accounts.errors import CustomerUnknown, PermissionMissing, ReasonMissing
 from accounts.models import AuditEntry
 from metering.attribution import NewAssignment, assign_subject, assign_subjects, end_assignment
 from metering.errors import AssignmentPeriodEmpty, SubjectAlreadyAssigned, SubjectNameInvalid
@@ -80,7 +80,7 @@ def test_an_assignment_that_ends_leaves_room_for_the_next() -> None:
     make.subject("p", starts_at=OCTOBER)
 
     assert assignment.history.count() == 2
-    assert AuditEntry.objects.get(verb="subject.unassigned").reason == "moved"
+    assert AuditEntry.objects.get(verb="subject.assignment_ended").reason == "moved"
 
 
 def test_an_assignment_ends_neither_before_it_starts_nor_within_the_next() -> None:
@@ -88,9 +88,9 @@ def test_an_assignment_ends_neither_before_it_starts_nor_within_the_next() -> No
     make.subject("p", starts_at=OCTOBER)
 
     with pytest.raises(AssignmentPeriodEmpty):
-        end_assignment(assignment_id=first.pk, ends_at=LONG_AGO, actor=SYSTEM, at=NOON)
+        end_assignment(assignment_id=first.pk, ends_at=LONG_AGO, reason="moved", actor=SYSTEM, at=NOON)
     with pytest.raises(SubjectAlreadyAssigned):
-        end_assignment(assignment_id=first.pk, ends_at=NOON, actor=SYSTEM, at=NOON)
+        end_assignment(assignment_id=first.pk, ends_at=NOON, reason="moved", actor=SYSTEM, at=NOON)
 
 
 def test_a_customer_that_does_not_exist_owns_nothing() -> None:
@@ -109,6 +109,11 @@ def test_an_assignment_for_no_time_is_refused() -> None:
         make.subject("p", starts_at=OCTOBER, ends_at=OCTOBER)
 
 
+def test_ending_an_assignment_takes_a_reason() -> None:
+    with pytest.raises(ReasonMissing):
+        end_assignment(assignment_id=make.subject("p").pk, ends_at=OCTOBER, reason="", actor=SYSTEM, at=NOON)
+
+
 def test_assigning_takes_the_permission() -> None:
     support = make_accounts.actor(Role.SUPPORT)
     assignment = make.subject("p")
@@ -116,4 +121,4 @@ def test_assigning_takes_the_permission() -> None:
     with pytest.raises(PermissionMissing):
         assign_subjects(assignments=[], actor=support, at=NOON)
     with pytest.raises(PermissionMissing):
-        end_assignment(assignment_id=assignment.pk, ends_at=NOON, actor=support, at=NOON)
+        end_assignment(assignment_id=assignment.pk, ends_at=NOON, reason="moved", actor=support, at=NOON)

@@ -20,7 +20,7 @@ from accounts.errors import PermissionMissing
 from accounts.models import Customer
 from metering.errors import TooManyEvents
 from metering.ingestion import MAX_EVENTS, ingest
-from metering.meters import set_meter_active
+from metering.meters import change_meter
 from metering.models import (
     Meter,
     QuarantinedEvent,
@@ -263,7 +263,14 @@ def test_dimensions_make_series_and_an_absent_one_is_left_out(acme: Customer) ->
 
 
 def test_a_resting_meter_counts_nothing(acme: Customer, gpu_seconds: Meter) -> None:
-    set_meter_active(meter_id=gpu_seconds.pk, is_active=False, actor=make.SYSTEM, at=NOON)
+    change_meter(
+        meter_id=gpu_seconds.pk,
+        name="Resting",
+        is_active=False,
+        reason="replaced",
+        actor=make.SYSTEM,
+        at=NOON,
+    )
 
     assert make.ingested(make.event()).quarantined == 1
 

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from accounts.access import Role
-from accounts.errors import PermissionMissing
+from accounts.errors import PermissionMissing, ReasonMissing
 from accounts.models import AuditEntry
 from metering.errors import MeterCodeTaken, MeterInvalid
-from metering.meters import define_meter, rename_meter, set_meter_active
+from metering.meters import change_meter, define_meter
 from tests import make_accounts
 from tests import make_metering as make
 from tests.make_metering import NOON, SYSTEM
@@ -65,12 +65,13 @@ def test_a_meter_takes_another_name_and_rests_with_a_reason() -> None:
     meter = make.meter()
 
     for _ in range(2):
-        rename_meter(meter_id=meter.pk, name="Seconds of GPU", actor=SYSTEM, at=NOON)
-        set_meter_active(meter_id=meter.pk, is_active=False, reason="replaced", actor=SYSTEM, at=NOON)
+        change_meter(
+            meter_id=meter.pk, name="Seconds of GPU", is_active=False, reason="replaced", actor=SYSTEM, at=NOON
+        )
 
     meter.refresh_from_db()
-    assert (meter.name, meter.is_active, meter.history.count()) == ("Seconds of GPU", False, 3)
-    assert AuditEntry.objects.get(verb="meter.deactivated").reason == "replaced"
+    assert (meter.name, meter.is_active, meter.history.count()) == ("Seconds of GPU", False, 2)
+    assert AuditEntry.objects.get(verb="meter.changed").reason == "replaced"
 
 
 def test_meters_take_the_permission() -> None:
@@ -79,6 +80,13 @@ def test_meters_take_the_permission() -> None:
     with pytest.raises(PermissionMissing):
         define_meter(**GPU, actor=support, at=NOON)
     with pytest.raises(PermissionMissing):
-        rename_meter(meter_id=meter.pk, name="x", actor=support, at=NOON)
-    with pytest.raises(PermissionMissing):
-        set_meter_active(meter_id=meter.pk, is_active=False, actor=support, at=NOON)
+        change_meter(meter_id=meter.pk, name="x", is_active=True, reason="because", actor=support, at=NOON)
+
+
+def test_changing_a_meter_takes_a_reason_and_a_name() -> None:
+    meter = make.meter()
+
+    with pytest.raises(ReasonMissing):
+        change_meter(meter_id=meter.pk, name="x", is_active=True, reason=" ", actor=SYSTEM, at=NOON)
+    with pytest.raises(MeterInvalid):
+        change_meter(meter_id=meter.pk, name="", is_active=True, reason="because", actor=SYSTEM, at=NOON)
