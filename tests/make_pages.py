@@ -1,0 +1,44 @@
+"""What tests of pages share: signing in, the words on a page, and counting queries."""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+
+from django.contrib.messages import get_messages
+from django.db import connection
+from django.http import HttpResponse
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from accounts.access import Actor, Role
+from accounts.models import User
+from tests import make_accounts
+
+
+def signed_in(*roles: Role, actor: Actor | None = None) -> Client:
+    """Return a browser in which somebody with these roles, or this very person, has signed in."""
+    client = Client()
+    user = make_accounts.staff(*roles) if actor is None else User.objects.get(pk=actor.user_id)
+    client.force_login(user)
+    return client
+
+
+def words(response: HttpResponse) -> str:
+    """Return what a person reads on a page, with single blanks between words."""
+    text = re.sub(r"<(script|style).*?</\1>", " ", response.content.decode(), flags=re.DOTALL)
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", text)).split())
+
+
+def said(response: HttpResponse) -> str:
+    """Return the messages that a form's answer leaves for the next page."""
+    assert response.wsgi_request is not None  # type: ignore[attr-defined]
+    return " ".join(str(message) for message in get_messages(response.wsgi_request))  # type: ignore[attr-defined]
+
+
+def queries(client: Client, address: str) -> int:
+    """Return how many queries a page takes."""
+    with CaptureQueriesContext(connection) as captured:
+        response = client.get(address)
+    assert response.status_code == 200, address
+    return len(captured)
