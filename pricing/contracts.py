@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
-from django.db import IntegrityError, transaction
+from django.db import transaction
 
 from accounts import audit, history
 from accounts.access import Actor, Permission
+from accounts.constraints import named
 from accounts.models import Customer
 from pricing.errors import (
     ContractCurrencyDiffers,
@@ -17,7 +18,6 @@ from pricing.errors import (
     ContractOverlaps,
     ContractPartyUnknown,
     CustomerDeactivated,
-    broken_rule,
 )
 from pricing.models import Contract, PriceBook
 from pricing.periods import LAST_ANCHOR_DAY, AnchorDayInvalid
@@ -93,12 +93,8 @@ def sign_contracts(*, agreements: Sequence[Agreement], actor: Actor, at: datetim
         if each not in signed
     ]
 
-    try:
-        with transaction.atomic():
-            added = history.bulk_create(new, model=Contract, actor=actor, at=at)
-    except IntegrityError as error:
-        _refuse_overlap(error)
-        raise
+    with named("customer_has_one_contract_at_a_time", ContractOverlaps):
+        added = history.bulk_create(new, model=Contract, actor=actor, at=at)
     audit.record_many(actor=actor, verb="contract.signed", subjects=added, at=at)
     signed |= {_agreement_of(contract): contract for contract in added}
     return [signed[agreement] for agreement in agreements]
@@ -134,11 +130,6 @@ def _agreement_of(contract: Contract) -> Agreement:
     )
 
 
-def _refuse_overlap(error: IntegrityError) -> None:
-    if broken_rule(error) == "customer_has_one_contract_at_a_time":
-        raise ContractOverlaps from error
-
-
 @transaction.atomic
 def end_contract(*, contract_id: int, ends_on: date, reason: str, actor: Actor, at: datetime) -> Contract:
     """Let a contract end before that day begins, a local date of the legal entity; also moves an end that was agreed.
@@ -159,12 +150,8 @@ def end_contract(*, contract_id: int, ends_on: date, reason: str, actor: Actor, 
     before = contract.ends_on
     contract.ends_on = ends_on
 
-    try:
-        with transaction.atomic():
-            history.save(contract, reason=reason, actor=actor, at=at)
-    except IntegrityError as error:
-        _refuse_overlap(error)
-        raise
+    with named("customer_has_one_contract_at_a_time", ContractOverlaps):
+        history.save(contract, reason=reason, actor=actor, at=at)
     audit.record(
         actor=actor,
         verb="contract.ended",

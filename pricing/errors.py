@@ -7,15 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from django.db import IntegrityError
-
 from accounts.errors import CountinghouseError
-
-
-def broken_rule(error: IntegrityError) -> str:
-    """The name of the constraint that refused the write; empty where the database gave none."""
-    diagnostics = getattr(error.__cause__, "diag", None)
-    return getattr(diagnostics, "constraint_name", None) or ""
 
 
 class ProductInvalid(CountinghouseError):

@@ -12,11 +12,12 @@ from datetime import datetime
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, connection, transaction
+from django.db import connection, transaction
 from django.db.models import Max
 
 from accounts import audit, history
 from accounts.access import Actor, Permission
+from accounts.constraints import named
 from pricing.errors import (
     PriceBookCodeTaken,
     PriceBookInvalid,
@@ -24,7 +25,6 @@ from pricing.errors import (
     ProductUnknown,
     VersionInReview,
     VersionNotDraft,
-    broken_rule,
 )
 from pricing.models import Price, PriceBook, PriceBookVersion, Product
 from pricing.money import minor_unit_exponent
@@ -101,13 +101,8 @@ def open_price_book(
             return same
         raise PriceBookCodeTaken
 
-    try:
-        with transaction.atomic():
-            history.save(book, actor=actor, at=at)
-    except IntegrityError as error:
-        if broken_rule(error) == "price_book_code_is_unique":
-            raise PriceBookCodeTaken from error
-        raise
+    with named("price_book_code_is_unique", PriceBookCodeTaken):
+        history.save(book, actor=actor, at=at)
     audit.record(actor=actor, verb="price_book.opened", subject=book, at=at)
     return book
 

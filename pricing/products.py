@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, transaction
+from django.db import transaction
 
 from accounts import audit, history
 from accounts.access import Actor, Permission
+from accounts.constraints import named
 from metering.models import Meter
-from pricing.errors import ProductCodeTaken, ProductInvalid, ProductUsageFrozen, broken_rule
+from pricing.errors import ProductCodeTaken, ProductInvalid, ProductUsageFrozen
 from pricing.models import Product
 
 
@@ -115,13 +116,8 @@ def add_products(*, products: Sequence[ProductTerms], actor: Actor, at: datetime
             message = f"There is a product {terms.code!r} already, and it is not the same."
             raise ProductCodeTaken(message)
 
-    try:
-        with transaction.atomic():
-            added = history.bulk_create(list(new.values()), model=Product, actor=actor, at=at)
-    except IntegrityError as error:
-        if broken_rule(error) == "product_code_is_unique":
-            raise ProductCodeTaken from error
-        raise
+    with named("product_code_is_unique", ProductCodeTaken):
+        added = history.bulk_create(list(new.values()), model=Product, actor=actor, at=at)
     audit.record_many(actor=actor, verb="product.added", subjects=added, at=at)
     known.update({product.code: product for product in added})
     return [known[terms.code] for terms in products]
@@ -161,15 +157,8 @@ def change_product(
     require_valid(product)
     _require_dimensions([terms])
 
-    try:
-        with transaction.atomic():
-            history.save(product, reason=reason, actor=actor, at=at)
-    except IntegrityError as error:
-        rule = broken_rule(error)
-        if rule == "priced_product_keeps_its_usage":
-            raise ProductUsageFrozen from error
-        if rule == "product_code_is_unique":
-            raise ProductCodeTaken from error
-        raise
+    frozen = named("priced_product_keeps_its_usage", ProductUsageFrozen)
+    with frozen, named("product_code_is_unique", ProductCodeTaken):
+        history.save(product, reason=reason, actor=actor, at=at)
     audit.record(actor=actor, verb="product.changed", subject=product, at=at, reason=reason)
     return product

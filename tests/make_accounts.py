@@ -21,6 +21,8 @@ from accounts.staff import invite_staff
 LONG_AGO = datetime(2024, 1, 1, tzinfo=UTC)
 PASSWORD = "correct horse battery staple"
 BERLIN = Address(address_line1="Lindenstraße 9", postal_code="10969", city="Berlin", country="DE")
+# Keys begin at 1, and a sequence goes on from test to test: any higher number is somebody's sooner or later.
+UNKNOWN_ID = 0
 DUBLIN = Address(address_line1="1 Grand Canal Square", postal_code="D02 P820", city="Dublin", country="IE")
 
 _number = count(1)

@@ -23,6 +23,7 @@ from accounts.errors import (
     ReasonMissing,
 )
 from accounts.models import ApiKey, AuditEntry, Customer
+from tests import make_accounts as make
 from tests.accounts.conftest import NOON
 
 pytestmark = pytest.mark.django_db
@@ -83,7 +84,7 @@ def test_issuing_needs_the_permission_and_a_customer_that_exists(administrator: 
     with pytest.raises(PermissionMissing):
         issue(controller)
     with pytest.raises(CustomerUnknown):
-        issue(administrator, customer_id=404)
+        issue(administrator, customer_id=make.UNKNOWN_ID)
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer  ", "Basic abc", "ch_0123456789ab_00"])
@@ -142,7 +143,7 @@ def test_revoking_needs_a_reason_a_key_and_the_permission(administrator: Actor, 
     with pytest.raises(ReasonMissing):
         api_keys.revoke_api_key(key_id=key.pk, reason="", actor=administrator, at=NOON)
     with pytest.raises(ApiKeyUnknown):
-        api_keys.revoke_api_key(key_id=404, reason="Lost.", actor=administrator, at=NOON)
+        api_keys.revoke_api_key(key_id=make.UNKNOWN_ID, reason="Lost.", actor=administrator, at=NOON)
     with pytest.raises(PermissionMissing):
         api_keys.revoke_api_key(key_id=key.pk, reason="Lost.", actor=controller, at=NOON)
 

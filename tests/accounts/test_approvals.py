@@ -250,7 +250,7 @@ def test_a_closed_request_takes_no_decisions(
 
 def test_an_unknown_request_is_refused(approver: Actor) -> None:
     with pytest.raises(ApprovalUnknown):
-        approvals.decide(request_id=404, outcome="approve", actor=approver, at=LATER)
+        approvals.decide(request_id=make.UNKNOWN_ID, outcome="approve", actor=approver, at=LATER)
 
 
 def test_two_approvals_are_two_people(

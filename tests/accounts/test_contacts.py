@@ -70,7 +70,7 @@ def test_adding_needs_a_valid_address_a_customer_and_the_permission(
     with pytest.raises(DetailsInvalid):
         add_ada(acme, analyst, email="not an address")
     with pytest.raises(CustomerUnknown):
-        contacts.add_contact(customer_id=404, name="Ada", email="a@b.example", actor=analyst, at=NOON)
+        contacts.add_contact(customer_id=make.UNKNOWN_ID, name="Ada", email="a@b.example", actor=analyst, at=NOON)
     with pytest.raises(PermissionMissing):
         add_ada(acme, product_manager)
 
@@ -97,7 +97,7 @@ def test_changing_needs_a_reason_a_contact_a_free_address_and_the_permission(
     with pytest.raises(ReasonMissing):
         change_ada(ada, analyst, reason="")
     with pytest.raises(ContactUnknown):
-        change_ada(Contact(pk=404), analyst)
+        change_ada(Contact(pk=make.UNKNOWN_ID), analyst)
     with pytest.raises(DetailsInvalid, match="already has a contact"):
         change_ada(ada, analyst, email=bob.email)
     with pytest.raises(PermissionMissing):
@@ -125,6 +125,6 @@ def test_removing_needs_a_reason_a_contact_and_the_permission(
     with pytest.raises(ReasonMissing):
         contacts.remove_contact(contact_id=ada.pk, reason="", actor=analyst, at=NOON)
     with pytest.raises(ContactUnknown):
-        contacts.remove_contact(contact_id=404, reason=WHY, actor=analyst, at=NOON)
+        contacts.remove_contact(contact_id=make.UNKNOWN_ID, reason=WHY, actor=analyst, at=NOON)
     with pytest.raises(PermissionMissing):
         contacts.remove_contact(contact_id=ada.pk, reason=WHY, actor=product_manager, at=NOON)

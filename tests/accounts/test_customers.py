@@ -108,9 +108,9 @@ def test_opening_needs_a_legal_entity_a_known_parent_and_the_permission(
     product_manager: Actor,
 ) -> None:
     with pytest.raises(LegalEntityUnknown):
-        open_acme(entity, analyst, legal_entity_id=404)
+        open_acme(entity, analyst, legal_entity_id=make.UNKNOWN_ID)
     with pytest.raises(CustomerUnknown, match="parent"):
-        open_acme(entity, analyst, details=replace(ACME, parent_id=404))
+        open_acme(entity, analyst, details=replace(ACME, parent_id=make.UNKNOWN_ID))
     with pytest.raises(PermissionMissing):
         open_acme(entity, product_manager)
 
@@ -203,7 +203,7 @@ def test_a_change_needs_a_reason_a_customer_and_the_permission(
     with pytest.raises(ReasonMissing):
         customers.change_customer(customer_id=acme.pk, details=ACME, reason=" ", actor=analyst, at=NOON)
     with pytest.raises(CustomerUnknown):
-        customers.change_customer(customer_id=404, details=ACME, reason=WHY, actor=analyst, at=NOON)
+        customers.change_customer(customer_id=make.UNKNOWN_ID, details=ACME, reason=WHY, actor=analyst, at=NOON)
     with pytest.raises(PermissionMissing):
         customers.change_customer(customer_id=acme.pk, details=ACME, reason=WHY, actor=product_manager, at=NOON)
     with pytest.raises(DetailsInvalid):

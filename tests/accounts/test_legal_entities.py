@@ -113,6 +113,6 @@ def test_a_change_needs_a_reason_a_company_and_the_permission(controller: Actor,
     with pytest.raises(ReasonMissing):
         change(controller, reason="")
     with pytest.raises(LegalEntityUnknown):
-        change(controller, entity_id=404)
+        change(controller, entity_id=make.UNKNOWN_ID)
     with pytest.raises(PermissionMissing):
         change(analyst)

@@ -158,7 +158,7 @@ def test_every_change_needs_a_reason_a_member_and_the_permission(
     with pytest.raises(ReasonMissing):
         verb(user_id=ada.pk, reason=" ", actor=administrator, at=NOON, **arguments)
     with pytest.raises(StaffUnknown):
-        verb(user_id=404, reason=WHY, actor=administrator, at=NOON, **arguments)
+        verb(user_id=make.UNKNOWN_ID, reason=WHY, actor=administrator, at=NOON, **arguments)
     with pytest.raises(PermissionMissing):
         verb(user_id=ada.pk, reason=WHY, actor=controller, at=NOON, **arguments)
 
