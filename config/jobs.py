@@ -9,6 +9,8 @@ import os
 from django.conf import settings
 from psycopg.conninfo import make_conninfo
 
+from config.broker import LONGEST_WAIT_SECONDS
+
 # No task may run longer; a message that nobody has acknowledged by then goes to another worker.
 LONGEST_TASK_SECONDS = 540
 VISIBILITY_TIMEOUT_SECONDS = int(os.environ.get("CELERY_VISIBILITY_TIMEOUT_SECONDS", "600"))
@@ -16,6 +18,7 @@ VISIBILITY_TIMEOUT_SECONDS = int(os.environ.get("CELERY_VISIBILITY_TIMEOUT_SECON
 broker_url = settings.BROKER_URL
 broker_transport_options: dict[str, object] = {"visibility_timeout": VISIBILITY_TIMEOUT_SECONDS}
 if broker_url.startswith("pgmq:"):
+    broker_transport = "config.broker:Transport"
     _database = settings.DATABASES["default"]
     broker_transport_options |= {
         "conn_string": make_conninfo(
@@ -31,7 +34,7 @@ if broker_url.startswith("pgmq:"):
         "init_extension": False,
         # Ask and sleep: a query that waits inside the server delays beat and holds a connection.
         "wait_time_seconds": 0,
-        "polling_interval": 0.25,
+        "polling_interval": LONGEST_WAIT_SECONDS,
         "pool_size": 3,
         "pool_timeout": 10,
     }
