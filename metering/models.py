@@ -251,7 +251,7 @@ class UsageDelta(models.Model):
 class UsageHour(models.Model):
     """The folded total of one hour of one series; a read adds the deltas that are not folded yet."""
 
-    pk = models.CompositePrimaryKey("customer_id", "hour", "series_id")
+    pk = models.CompositePrimaryKey("customer_id", "series_id", "hour")
     customer_id = models.BigIntegerField()
     hour = models.DateTimeField()
     series_id = models.BigIntegerField()

@@ -21,8 +21,8 @@ _FOLD = """
         INSERT INTO usage_hour AS hour
             (customer_id, hour, series_id, sum, count, min, max, last, last_at)
         SELECT customer_id, hour, series_id, sum, count, min, max, last, last_at FROM added
-        ORDER BY customer_id, hour, series_id
-        ON CONFLICT (customer_id, hour, series_id) DO UPDATE SET
+        ORDER BY customer_id, series_id, hour
+        ON CONFLICT (customer_id, series_id, hour) DO UPDATE SET
             sum = hour.sum + EXCLUDED.sum,
             count = hour.count + EXCLUDED.count,
             min = least(hour.min, EXCLUDED.min),

@@ -30,7 +30,8 @@ class SeriesTotal(msgspec.Struct, frozen=True, gc=False):
     """What one series adds up to in one window.
 
     `window` is the window's position among those asked for. `last` is the value at the latest time. `digest` is the
-    SHA-256 of the window's hours in order (series, hour, sum, count), so that a later reading can be compared.
+    SHA-256 of the series' id and its hours in order (seconds since 1970, sum, count), so that a later reading of the
+    same window can be compared.
     """
 
     window: int
@@ -64,39 +65,48 @@ class DayOfUsage(msgspec.Struct, frozen=True, gc=False):
     count: int
 
 
+# Each series is read on its own, in the order of its key, and its few unfolded hours are joined to it: nothing has to
+# be sorted that lies in order already.
 _SERIES_TOTALS = """
     WITH asked AS (
         SELECT * FROM unnest(%s::int[], %s::bigint[], %s::timestamptz[], %s::timestamptz[])
             AS asked(position, customer_id, starts_at, ends_at)
-    ), parts AS (
-        SELECT asked.position, part.customer_id, part.series_id, part.hour,
-               part.sum, part.count, part.min, part.max, part.last, part.last_at
-        FROM asked JOIN usage_hour AS part
-            ON part.customer_id = asked.customer_id AND part.hour >= asked.starts_at AND part.hour < asked.ends_at
-        UNION ALL
-        SELECT asked.position, part.customer_id, part.series_id, part.hour,
-               part.sum, part.count, part.min, part.max, part.last, part.last_at
-        FROM asked JOIN usage_delta AS part
-            ON part.customer_id = asked.customer_id AND part.hour >= asked.starts_at AND part.hour < asked.ends_at
-    ), hours AS (
-        SELECT position, customer_id, series_id, hour, sum(sum) AS sum, sum(count)::bigint AS count,
-               min(min) AS min, max(max) AS max, max(last_at) AS last_at,
-               (array_agg(last ORDER BY last_at DESC, last DESC))[1] AS last
-        FROM parts GROUP BY position, customer_id, series_id, hour
-    ), totals AS (
-        SELECT position, customer_id, series_id, sum(sum) AS sum, sum(count)::bigint AS count, min(min) AS min,
-               max(max) AS max, (array_agg(last ORDER BY hour DESC))[1] AS last,
-               sha256(convert_to(string_agg(
-                   series_id || '|' || extract(epoch FROM hour)::bigint || '|' || trim_scale(sum) || '|' || count,
-                   E'\\n' ORDER BY hour
-               ), 'UTF8')) AS digest
-        FROM hours GROUP BY position, customer_id, series_id
     )
-    SELECT totals.position, totals.customer_id, totals.series_id, series.meter_id, series.dimensions::text,
-           totals.sum, totals.count, totals.min, totals.max, totals.last, totals.digest
-    FROM totals JOIN usage_series AS series
-        ON series.customer_id = totals.customer_id AND series.id = totals.series_id
-    ORDER BY totals.position, totals.series_id
+    SELECT asked.position, asked.customer_id, series.id, series.meter_id, series.dimensions::text,
+           total.sum, total.count, total.min, total.max, total.last, total.digest
+    FROM asked
+    JOIN usage_series AS series ON series.customer_id = asked.customer_id
+    CROSS JOIN LATERAL (
+        SELECT sum(sum) AS sum, sum(count)::bigint AS count, min(min) AS min, max(max) AS max,
+               (array_agg(last ORDER BY hour DESC))[1] AS last,
+               sha256(convert_to(series.id || E'\\n' || string_agg(
+                   date_part('epoch', hour)::bigint || '|' || trim_scale(sum) || '|' || count, E'\\n' ORDER BY hour
+               ), 'UTF8')) AS digest
+        FROM (
+            SELECT coalesce(folded.hour, fresh.hour) AS hour,
+                   coalesce(folded.sum + fresh.sum, folded.sum, fresh.sum) AS sum,
+                   coalesce(folded.count + fresh.count, folded.count, fresh.count) AS count,
+                   least(folded.min, fresh.min) AS min,
+                   greatest(folded.max, fresh.max) AS max,
+                   CASE WHEN fresh.hour IS NULL OR (folded.last_at, folded.last) > (fresh.last_at, fresh.last)
+                        THEN folded.last ELSE fresh.last END AS last
+            FROM (
+                SELECT * FROM usage_hour AS part
+                WHERE part.customer_id = asked.customer_id AND part.series_id = series.id
+                  AND part.hour >= asked.starts_at AND part.hour < asked.ends_at
+            ) AS folded
+            FULL JOIN (
+                SELECT hour, sum(sum) AS sum, sum(count)::bigint AS count, min(min) AS min, max(max) AS max,
+                       (array_agg(last ORDER BY last_at DESC, last DESC))[1] AS last, max(last_at) AS last_at
+                FROM usage_delta AS part
+                WHERE part.customer_id = asked.customer_id AND part.series_id = series.id
+                  AND part.hour >= asked.starts_at AND part.hour < asked.ends_at
+                GROUP BY hour
+            ) AS fresh ON fresh.hour = folded.hour
+        ) AS hours
+    ) AS total
+    WHERE total.count IS NOT NULL
+    ORDER BY asked.position, series.id
 """
 
 

@@ -217,7 +217,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name='UsageHour',
             fields=[
-                ('pk', models.CompositePrimaryKey('customer_id', 'hour', 'series_id', blank=True, editable=False, primary_key=True, serialize=False)),
+                ('pk', models.CompositePrimaryKey('customer_id', 'series_id', 'hour', blank=True, editable=False, primary_key=True, serialize=False)),
                 ('customer_id', models.BigIntegerField()),
                 ('hour', models.DateTimeField()),
                 ('series_id', models.BigIntegerField()),

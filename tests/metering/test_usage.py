@@ -124,7 +124,7 @@ def test_the_digest_is_that_of_the_hours_in_order(acme: Customer) -> None:
 
     (total,) = make.totals(acme)
     at_nine, at_ten = (int(datetime(2026, 10, 15, hour, tzinfo=UTC).timestamp()) for hour in (9, 10))
-    text = f"{total.series_id}|{at_nine}|1|1\n{total.series_id}|{at_ten}|2.5|1"
+    text = f"{total.series_id}\n{at_nine}|1|1\n{at_ten}|2.5|1"
     assert total.digest == hashlib.sha256(text.encode()).digest()
 
 
