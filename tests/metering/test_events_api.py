@@ -152,6 +152,14 @@ def test_a_customers_key_sends_for_that_customer_only(acme: Customer, send: Send
     assert (answer["accepted"], [each["reason"] for each in answer["rejected"]]) == (1, ["foreign_subject"])
 
 
+def test_the_door_is_described_in_the_apis_own_description(client: Client) -> None:
+    described = client.get("/api/schema/", headers={"Accept": "application/json"}).json()
+
+    operation = described["paths"][EVENTS]["post"]
+    assert set(operation["responses"]) == {"200", "400", "401", "403", "413", "503"}
+    assert "apiKey" in described["components"]["securitySchemes"]
+
+
 def test_reading_is_another_door(client: Client) -> None:
     assert client.get(EVENTS).status_code == HTTPStatus.METHOD_NOT_ALLOWED
 

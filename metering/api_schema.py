@@ -1,0 +1,86 @@
+"""Describes the door for events in the API's own description; it is a plain view, which drf-spectacular cannot read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from metering.events import MAX_DATA_BYTES, MAX_NAME_LENGTH
+from metering.ingestion import MAX_EVENTS
+
+_NAME = {"type": "string", "minLength": 1, "maxLength": MAX_NAME_LENGTH}
+_COUNT = {"type": "integer", "minimum": 0}
+_PROBLEM = {"application/problem+json": {"schema": {"type": "object"}}}
+
+_EVENT = {
+    "type": "object",
+    "description": "A CloudEvents 1.0 object. `source` and `id` together are its identity, counted once for ever.",
+    "required": ["id", "source", "type", "time"],
+    "properties": {
+        "specversion": {"type": "string", "enum": ["1.0"], "default": "1.0"},
+        "id": _NAME,
+        "source": _NAME,
+        "type": _NAME,
+        "subject": {**_NAME, "minLength": 0, "description": "Whose usage it is: a project, an organisation, a device."},
+        "time": {"type": "string", "format": "date-time", "description": "RFC 3339 with its offset from UTC."},
+        "data": {
+            "type": "object",
+            "description": (
+                f"At most {MAX_DATA_BYTES:,} bytes of JSON. Values are numbers or decimal strings of at most 38 digits,"
+                " kept exactly as sent."
+            ),
+        },
+    },
+}
+_OUTCOME = {
+    "type": "object",
+    "required": ["batch", "accepted", "duplicates", "quarantined", "rejected"],
+    "properties": {
+        "batch": {"type": "integer"},
+        "accepted": {**_COUNT, "description": "New events, counted as of this answer."},
+        "duplicates": {**_COUNT, "description": "Events that were known with the same content."},
+        "quarantined": {**_COUNT, "description": "Events that wait until they can be counted."},
+        "rejected": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["index", "id", "reason", "detail"],
+                "properties": {
+                    "index": {**_COUNT, "description": "Position in the request, from 0."},
+                    "id": {"type": "string"},
+                    "reason": {"type": "string", "enum": ["malformed", "conflict", "foreign_subject"]},
+                    "detail": {"type": "string"},
+                },
+            },
+        },
+    },
+}
+_REFUSALS = {
+    "400": "The body is not JSON, or is no event and no array.",
+    "401": "The API key is missing, unknown, expired or revoked.",
+    "403": "The API key lacks the scope events:write.",
+    "413": f"The body is too large, or holds more than {MAX_EVENTS:,} events.",
+    "503": "The database does not answer; nothing was taken. Send the same request again after Retry-After.",
+}
+
+
+def describe_events(result: dict[str, Any], **_: object) -> dict[str, Any]:
+    """Add `POST /api/v1/events` to the description; a postprocessing hook of drf-spectacular."""
+    refusals = {status: {"description": text, "content": _PROBLEM} for status, text in _REFUSALS.items()}
+    accepted = {
+        "description": "What became of each event. Sending the same request again changes nothing.",
+        "content": {"application/json": {"schema": _OUTCOME}},
+    }
+    body = {"oneOf": [_EVENT, {"type": "array", "items": _EVENT, "maxItems": MAX_EVENTS}]}
+    result["paths"]["/api/v1/events"] = {
+        "post": {
+            "operationId": "events_create",
+            "summary": "Send usage events",
+            "tags": ["usage"],
+            "security": [{"apiKey": []}],
+            "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+            "responses": {"200": accepted, **refusals},
+        },
+    }
+    schemes = result.setdefault("components", {}).setdefault("securitySchemes", {})
+    schemes.setdefault("apiKey", {"type": "http", "scheme": "bearer", "bearerFormat": "ch_<prefix>_<random>"})
+    return result
