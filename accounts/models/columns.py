@@ -20,6 +20,12 @@ def is_sha256(field: str) -> Exact:
     return Exact(Func(F(field), function="octet_length", output_field=models.IntegerField()), 32)
 
 
+def is_on_the_hour(field: str, *, at: str) -> Exact:
+    """Return the condition that a column names a time zone whose clocks, at that instant, show UTC's minutes."""
+    template = f"mod(extract(epoch FROM timestamptz '{at}' AT TIME ZONE %(expressions)s), 3600)"
+    return Exact(Func(F(field), template=template, output_field=models.IntegerField()), 0)
+
+
 class RequestStamp(models.Model):
     """What every history row keeps besides user and reason: the request that caused it."""
 

@@ -9,7 +9,7 @@ from django.db.models import F, Q
 from django.db.models.functions import Lower
 from django.utils import timezone
 
-from accounts.models.columns import COUNTRY_IS_A_CODE, CURRENCY_CODE, PostalAddress, history
+from accounts.models.columns import COUNTRY_IS_A_CODE, CURRENCY_CODE, PostalAddress, history, is_on_the_hour
 from accounts.validation import check_locale, check_time_zone
 
 
@@ -48,6 +48,12 @@ class LegalEntity(PostalAddress):
             models.CheckConstraint(
                 condition=Q(tax_rate__gte=0) & Q(tax_rate__lte=100),
                 name="legal_entity_tax_rate_is_a_percentage",
+            ),
+            # Usage is added up by the hour of UTC, so a bill can not be cut at a midnight within one.
+            models.CheckConstraint(
+                condition=is_on_the_hour("time_zone", at="2024-01-01 00:00:00+00")
+                & is_on_the_hour("time_zone", at="2024-07-01 00:00:00+00"),
+                name="legal_entity_bills_on_the_hour",
             ),
         )
         triggers = (

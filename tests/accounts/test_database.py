@@ -333,6 +333,8 @@ def test_the_database_refuses_to_move_a_legal_entity_to_another(column: str, val
         ("legal_entity_country_is_a_code", {"country": "de"}),
         ("legal_entity_tax_rate_is_a_percentage", {"tax_rate": 101}),
         ("legal_entity_tax_rate_is_a_percentage", {"tax_rate": -1}),
+        ("legal_entity_bills_on_the_hour", {"time_zone": "Asia/Kolkata"}),
+        ("legal_entity_bills_on_the_hour", {"time_zone": "Australia/Lord_Howe"}),
     ],
 )
 def test_the_database_refuses_a_legal_entity_with_a_bad(rule: str, values: dict[str, Any]) -> None:

@@ -57,6 +57,7 @@ def test_a_legal_entity_is_opened_once(controller: Actor) -> None:
         ("code", {"code": "with space"}),
         ("currency", {"currency": "EURO"}),
         ("time_zone", {"time_zone": "Berlin"}),
+        ("time_zone", {"time_zone": "localtime"}),
         ("email", {"details": replace(STRATUS, email="")}),
         ("tax_rate", {"details": replace(STRATUS, tax_rate=Decimal(101))}),
     ],
@@ -76,6 +77,30 @@ def test_a_code_belongs_to_one_company_and_opening_needs_the_permission(controll
         open_stratus(controller, currency="USD")
     with pytest.raises(PermissionMissing):
         open_stratus(analyst)
+
+
+@pytest.mark.parametrize(
+    "zone",
+    [
+        pytest.param("Asia/Kolkata", id="half an hour all year"),
+        pytest.param("Asia/Kathmandu", id="a quarter of an hour"),
+        pytest.param("Australia/Lord_Howe", id="half an hour in winter only"),
+        pytest.param("America/St_Johns", id="behind UTC"),
+    ],
+)
+def test_a_legal_entity_whose_days_begin_within_an_hour_is_refused(controller: Actor, zone: str) -> None:
+    with pytest.raises(DetailsInvalid) as refusal:
+        open_stratus(controller, time_zone=zone)
+
+    assert "begin within an hour of UTC" in refusal.value.fields["time_zone"][0]
+    assert not LegalEntity.objects.exists()
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Pacific/Auckland", "Asia/Tokyo", "Africa/Casablanca"])
+def test_a_legal_entity_may_stand_wherever_days_begin_on_the_hour(controller: Actor, zone: str) -> None:
+    entity = open_stratus(controller, time_zone=zone)
+
+    assert entity.time_zone == zone
 
 
 def test_a_change_keeps_before_and_after_and_why(controller: Actor) -> None:
