@@ -13,7 +13,7 @@ from accounts.access import Actor
 from accounts.api_keys import authenticate_api_key
 from accounts.models import ApiKey
 from accounts.request_context import current_request_id
-from metering.errors import BodyTooLarge
+from metering.errors import BodyNotJson, BodyTooLarge
 from metering.events import decode_body
 from metering.ingestion import Door, IngestResult, ingest
 
@@ -47,11 +47,21 @@ def post_events(request: HttpRequest) -> HttpResponse:
 def _body(request: HttpRequest) -> bytes:
     # Read from the stream: Django's own limit on `request.body` is meant for forms, and answers with a page.
     limit = settings.INGEST_BODY_LIMIT_BYTES
-    body = request.read(limit + 1)
+    stream = request.META["wsgi.input"] if _is_of_unstated_length(request) else request
+    try:
+        body = bytes(stream.read(limit + 1))
+    except OSError as error:
+        msg = "The body broke off before its end."
+        raise BodyNotJson(msg) from error
     if len(body) > limit:
         msg = f"The body is larger than {limit:,} bytes; send fewer events at once."
         raise BodyTooLarge(msg)
     return body
+
+
+def _is_of_unstated_length(request: HttpRequest) -> bool:
+    """Whether the body comes as `Transfer-Encoding: chunked`, which Django takes for empty and the server ends."""
+    return not request.META.get("CONTENT_LENGTH") and bool(request.META.get("wsgi.input_terminated"))
 
 
 def _answer(result: IngestResult) -> bytes:

@@ -7,11 +7,13 @@ from typing import BinaryIO
 
 import msgspec
 
+from metering.events import exact_number
 from metering.models import RefusedEvent
 from metering.sources.rows import UsageRow
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_decoder = msgspec.json.Decoder(float_hook=str)
+# As the API reads them, so that an event that comes through both doors is one event and no conflict.
+_decoder = msgspec.json.Decoder(float_hook=exact_number)
 
 
 def read_cloudevents(stream: BinaryIO) -> Iterator[UsageRow]:
@@ -32,6 +34,8 @@ def _row(position: int, line: bytes) -> UsageRow:
         event = _decoder.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         return _refused(position, payload, f"not JSON: {error}")
+    except RecursionError:
+        return _refused(position, payload, "nests too deep")
     if not isinstance(event, dict):
         return _refused(position, payload, "not a JSON object")
     return UsageRow(position=position, event=event, payload=payload)

@@ -10,9 +10,10 @@ import csv
 import io
 import json
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
-from typing import BinaryIO, TextIO
+from typing import BinaryIO, NamedTuple, TextIO
 
 from metering.models import RefusedEvent
 from metering.sources.rows import UsageFileUnreadable, UsageRow
@@ -35,6 +36,7 @@ COST_TOLERANCE = Decimal("0.000001")
 
 _EMPTY_CELLS = frozenset({"", "NULL"})
 _NOT_A_WORD = re.compile(r"[^a-z0-9]+")
+_OFFSET = re.compile(r"([Zz]|[+-]\d\d:\d\d)$", re.ASCII)
 
 
 def read_focus(stream: BinaryIO) -> Iterator[UsageRow]:
@@ -45,10 +47,9 @@ def read_focus(stream: BinaryIO) -> Iterator[UsageRow]:
     Raises: UsageFileUnreadable when the file is not UTF-8, is empty or lacks a required column.
     """
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-    lines = _Lines(text)
-    reader = csv.reader(lines, strict=True)
+    records = _Records(text)
     try:
-        header = next(reader, None)
+        header = records.header()
         if header is None:
             msg = "The file is empty."
             raise UsageFileUnreadable(msg)
@@ -56,39 +57,80 @@ def read_focus(stream: BinaryIO) -> Iterator[UsageRow]:
         if missing:
             msg = f"The FOCUS file lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}."
             raise UsageFileUnreadable(msg)
-        while (cells := _next_record(reader)) is not None:
-            if isinstance(cells, csv.Error):
-                yield _refused(reader.line_num, lines.last, RefusedEvent.Reason.MALFORMED, f"torn record: {cells}")
+        while (cells := records.next()) is not None:
+            if isinstance(cells, _Torn):
+                yield _refused(
+                    records.position, cells.line, RefusedEvent.Reason.MALFORMED, f"torn record: {cells.fault}"
+                )
             elif cells:
-                yield _row(reader.line_num, header, cells)
+                yield _row(records.position, header, cells)
     except (UnicodeDecodeError, csv.Error) as error:
-        msg = f"The file cannot be read as UTF-8 CSV near line {reader.line_num + 1}: {error}"
+        msg = f"The file cannot be read as UTF-8 CSV near line {records.position + 1}: {error}"
         raise UsageFileUnreadable(msg) from error
     finally:
         text.detach()  # the caller opened the stream and closes it
 
 
-class _Lines:
-    """Iterates over a file's lines and remembers the last one, which csv.Error does not tell."""
+class _Torn(NamedTuple):
+    """A line at which a record begins that cannot be read, and what is wrong with it."""
+
+    line: str
+    fault: str
+
+
+class _Records:
+    """Reads a file record by record; `position` is the line on which the last one ended, counted from 1.
+
+    A quote that is never closed swallows all lines up to the next quote. So a record that cannot be read costs its
+    first line alone, and reading goes on with the line after it.
+    """
 
     def __init__(self, text: TextIO) -> None:
+        self.position = 0
+        self._width = 0
         self._text = text
-        self.last = ""
+        self._again: deque[str] = deque()
+        self._taken: list[str] = []
+        self._reader = csv.reader(self._lines(), strict=True)
 
-    def __iter__(self) -> Iterator[str]:
-        return self
+    def header(self) -> list[str] | None:
+        """Return the first record, None where the file is empty. Raises: csv.Error."""
+        cells = next(self._reader, None)
+        self.position = len(self._taken)
+        self._width = len(cells or ())
+        return cells
 
-    def __next__(self) -> str:
-        self.last = next(self._text)
-        return self.last
+    def next(self) -> list[str] | _Torn | None:
+        """Return the next record, the line that is none, or None at the end."""
+        self._taken.clear()
+        try:
+            cells = next(self._reader, None)
+        except csv.Error as fault:
+            return self._tear(str(fault))
+        if cells and len(self._taken) > 1 and (len(cells) != self._width or self._has_swallowed_a_record()):
+            return self._tear(f"a quote is not closed; {len(cells)} cells in {len(self._taken)} lines")
+        self.position += len(self._taken)
+        return cells
 
+    def _has_swallowed_a_record(self) -> bool:
+        """Whether a line within the record is one itself: then two stray quotes, not a cell of several lines."""
+        return any(
+            line.count('"') % 2 == 0 and len(next(csv.reader([line]))) == self._width
+            for line in self._taken[1:]
+            if line.strip()
+        )
 
-def _next_record(reader: Iterator[list[str]]) -> list[str] | csv.Error | None:
-    """Return the next record, what is wrong with it, or None at the end; after an error the reader goes on."""
-    try:
-        return next(reader, None)
-    except csv.Error as error:
-        return error
+    def _tear(self, fault: str) -> _Torn:
+        line, *rest = self._taken
+        self._again.extendleft(reversed(rest))
+        self._reader = csv.reader(self._lines(), strict=True)
+        self.position += 1
+        return _Torn(line, fault)
+
+    def _lines(self) -> Iterator[str]:
+        while line := self._again.popleft() if self._again else self._text.readline():
+            self._taken.append(line)
+            yield line
 
 
 def _row(position: int, header: list[str], cells: list[str]) -> UsageRow:
@@ -125,9 +167,15 @@ def _event(record: Mapping[str, str]) -> dict[str, object]:
         "source": f"focus/{provider}/{record.get('BillingAccountId', '')}",
         "type": event_type(provider),
         "subject": record.get("SubAccountId", ""),
-        "time": record.get("ChargePeriodStart", "").replace(" ", "T") + "Z",
+        "time": _in_utc(record.get("ChargePeriodStart", "")),
         "data": dict(record),
     }
+
+
+def _in_utc(text: str) -> str:
+    """Return a FOCUS time with the offset that the standard demands and some providers leave out."""
+    moment = text.replace(" ", "T")
+    return moment if _OFFSET.search(moment) else f"{moment}Z"
 
 
 def _contradiction(record: Mapping[str, str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from decimal import Decimal
 
 from metering.sources.cloudevents import read_cloudevents
 from metering.sources.rows import UsageRow
@@ -21,7 +22,7 @@ def test_a_line_is_an_event_and_blank_lines_are_nothing() -> None:
 def test_a_number_keeps_every_digit_as_written() -> None:
     (row,) = rows_of(b'{"data": {"value": 0.1000000000000000055511151231257827}}')
 
-    assert row.event == {"data": {"value": "0.1000000000000000055511151231257827"}}
+    assert row.event == {"data": {"value": Decimal("0.1000000000000000055511151231257827")}}
 
 
 def test_a_byte_order_mark_and_windows_line_ends_change_nothing() -> None:
