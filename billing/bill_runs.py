@@ -130,7 +130,8 @@ def start_bill_run(*, legal_entity_id: int, month: date, actor: Actor, at: datet
     entity = LegalEntity.objects.select_for_update(no_key=True).get(pk=legal_entity_id)
     first_day = month.replace(day=1)
     live = BillRun.objects.filter(legal_entity=entity, kind=BillRun.Kind.REGULAR).exclude(status=Status.CANCELLED)
-    run = live.filter(month=first_day).first()
+    # Locked, for the run that is found could be submitted or cancelled before its items are added.
+    run = live.filter(month=first_day).select_for_update(no_key=True, of=("self",)).first()
     if run is not None and run.status != Status.DRAFT:
         return run
     periods = _billable_periods(entity, first_day, at=at)
