@@ -6,7 +6,7 @@ series, refusals. So parallel senders of the same events wait for one another an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import MINYEAR, UTC, date, datetime, timedelta
 
@@ -90,7 +90,9 @@ def ingest(
     well_formed, malformed = read_events(events)
     with connection.wrap_database_errors, storage.server_side_cursor() as cursor:
         rules = counting_rules(cursor, events=well_formed, at=at)
-        batch_id = storage.begin_batch(cursor, months=months_of(well_formed, rules=rules))
+        batch_id = storage.begin_batch(
+            cursor, months=acceptable_months([event.time_text for event in well_formed], at=at)
+        )
         batch = _sort(
             well_formed,
             malformed,
@@ -147,10 +149,11 @@ def earliest_acceptable(at: datetime) -> datetime:
     return datetime(max(year, MINYEAR), month + 1, 1, tzinfo=UTC)
 
 
-def months_of(events: Sequence[Event], *, rules: CountingRules) -> list[date]:
-    """Return the first day of each month whose events these rules may accept."""
-    months = {event.time_text[:7] for event in events if rules.earliest <= event.time <= rules.latest}
-    return [date.fromisoformat(f"{month}-01") for month in sorted(months)]
+def acceptable_months(moments: Iterable[str], *, at: datetime) -> list[date]:
+    """Return the first day of each month of these moments (ISO 8601, UTC) whose events may be accepted."""
+    first, last = earliest_acceptable(at).isoformat()[:7], (at + FUTURE_ALLOWANCE).astimezone(UTC).isoformat()[:7]
+    months = {moment[:7] for moment in moments}
+    return [date.fromisoformat(f"{month}-01") for month in sorted(months) if first <= month <= last]
 
 
 def store_counted(cursor: psycopg.Cursor, *, counted: Sequence[Counted], batch_id: int) -> None:

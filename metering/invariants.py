@@ -61,7 +61,8 @@ RULES: tuple[Rule, ...] = (
         name="metering.event_counts_in_a_series_of_its_customer",
         statement="Every accepted event is counted in at least one series, and only in series of its own customer.",
         sql="""
-            SELECT event.customer_id, event.time, event.key FROM usage_event AS event
+            SELECT event.customer_id, event.series_ids
+            FROM (SELECT DISTINCT customer_id, series_ids FROM usage_event) AS event
             WHERE cardinality(event.series_ids) = 0 OR EXISTS (
                 SELECT 1 FROM unnest(event.series_ids) AS series_id
                 LEFT JOIN usage_series AS series ON series.id = series_id

@@ -17,7 +17,7 @@ from metering import storage
 from metering.counting import Counted, Problem
 from metering.errors import DiscardNeedsReason
 from metering.events import Event, exact_number
-from metering.ingestion import MAX_EVENTS, counting_rules, months_of, store_counted
+from metering.ingestion import MAX_EVENTS, acceptable_months, counting_rules, store_counted
 from metering.models import QuarantinedEvent, UsageBatch
 
 Status = QuarantinedEvent.Status
@@ -47,8 +47,7 @@ def release(*, event_ids: Sequence[int], actor: Actor, at: datetime) -> ReleaseR
     released = still = 0
     wanted = sorted(set(event_ids))
     for start in range(0, len(wanted), MAX_EVENTS):
-        waiting = _lock_open(wanted[start : start + MAX_EVENTS])
-        counted, problems = _count(waiting, actor=actor, at=at)
+        counted, problems = _count(wanted[start : start + MAX_EVENTS], actor=actor, at=at)
         _close(counted, status=Status.RELEASED, reason="", actor=actor, at=at)
         _explain(problems)
         released += len(counted)
@@ -105,21 +104,23 @@ def _lock_open(event_ids: Sequence[int]) -> list[QuarantinedEvent]:
 
 
 def _count(
-    waiting: Sequence[QuarantinedEvent],
+    event_ids: Sequence[int],
     *,
     actor: Actor,
     at: datetime,
 ) -> tuple[list[QuarantinedEvent], list[tuple[QuarantinedEvent, Problem]]]:
     """Judge events by the rules of now and store those that count; their identities are theirs already."""
-    if not waiting:
-        return [], []
+    times = QuarantinedEvent.objects.filter(pk__in=event_ids).values_list("time", flat=True)
     with connection.wrap_database_errors, storage.server_side_cursor() as cursor:
+        # Locks in the order of ingestion: partitions first, then the events.
+        months = acceptable_months([time.isoformat() for time in times], at=at)
+        batch_id = storage.begin_batch(cursor, months=months)
+        waiting = _lock_open(event_ids)
         events = _as_sent(cursor, waiting)
         rules = counting_rules(cursor, events=events, at=at)
         judged = [(record, rules.judge(event)) for record, event in zip(waiting, events, strict=True)]
         counted = [item for _, item in judged if isinstance(item, Counted)]
         if counted:
-            batch_id = storage.begin_batch(cursor, months=months_of([item.event for item in counted], rules=rules))
             store_counted(cursor, counted=counted, batch_id=batch_id)
             _insert_batch(cursor, counted, batch_id=batch_id, actor=actor, at=at)
     return (
