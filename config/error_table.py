@@ -34,7 +34,10 @@ _NOT_FOUND: tuple[type[CountinghouseError], ...] = (
     accounts.ApprovalKindUnknown,
     accounts.ApprovalUnknown,
     pricing.ProductUnknown,
+    pricing.PriceBookUnknown,
+    pricing.VersionUnknown,
     pricing.ContractPartyUnknown,
+    pricing.ContractUnknown,
     billing.BillRunUnknown,
     billing.InvoiceUnknown,
 )

@@ -17,6 +17,7 @@ from pricing.errors import (
     ContractDatesInvalid,
     ContractOverlaps,
     ContractPartyUnknown,
+    ContractUnknown,
     CustomerDeactivated,
 )
 from pricing.models import Contract, PriceBook
@@ -134,11 +135,11 @@ def _agreement_of(contract: Contract) -> Agreement:
 def end_contract(*, contract_id: int, ends_on: date, reason: str, actor: Actor, at: datetime) -> Contract:
     """Let a contract end before that day begins, a local date of the legal entity; also moves an end that was agreed.
 
-    Raises: PermissionMissing, ContractDatesInvalid, ContractOverlaps.
+    Raises: PermissionMissing, ContractUnknown, ContractDatesInvalid, ContractOverlaps.
     """
     actor.require(Permission.EDIT_CONTRACTS)
-    customer_id = Contract.objects.values_list("customer_id", flat=True).get(pk=contract_id)
-    Customer.objects.select_for_update(no_key=True).get(pk=customer_id)
+    if Customer.objects.select_for_update(no_key=True).filter(contracts=contract_id).first() is None:
+        raise ContractUnknown
     contract = (
         Contract.objects.select_for_update(no_key=True, of=("self",))
         .select_related("customer", "price_book")

@@ -40,6 +40,12 @@ class ProductUsageFrozen(CountinghouseError):
     code = "product_usage_frozen"
 
 
+class PriceBookUnknown(CountinghouseError):
+    """There is no such price book."""
+
+    code = "price_book_unknown"
+
+
 class PriceBookInvalid(CountinghouseError):
     """A price book needs a code of letters, digits, hyphens and underscores, a name and a currency."""
 
@@ -50,6 +56,12 @@ class PriceBookCodeTaken(CountinghouseError):
     """There is a price book of this code already, and it is not the same."""
 
     code = "price_book_code_taken"
+
+
+class VersionUnknown(CountinghouseError):
+    """There is no such version of a price book; a draft may have been discarded."""
+
+    code = "version_unknown"
 
 
 class VersionInReview(CountinghouseError):
@@ -119,6 +131,12 @@ class PriceFileInvalid(CountinghouseError):
         shown = "; ".join(map(str, self.problems[:_MOST_SHOWN]))
         more = len(self.problems) - _MOST_SHOWN
         super().__init__(f"{shown}; and {more} more" if more > 0 else shown)
+
+
+class ContractUnknown(CountinghouseError):
+    """There is no such contract."""
+
+    code = "contract_unknown"
 
 
 class ContractCurrencyDiffers(CountinghouseError):

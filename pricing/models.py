@@ -168,6 +168,7 @@ class PriceBookVersion(models.Model):
             triggers.VERSION_BEGINS_AS_DRAFT,
             triggers.VERSION_STATUS_FOLLOWS_ITS_ORDER,
             triggers.SUBMITTED_VERSION_NEVER_CHANGES,
+            triggers.VERSION_NAMES_ITS_OWN_APPROVAL,
             triggers.ONLY_A_DRAFT_IS_DELETED,
             triggers.never_truncated("versions_are_never_truncated"),
         )

@@ -21,10 +21,12 @@ from accounts.constraints import named
 from pricing.errors import (
     PriceBookCodeTaken,
     PriceBookInvalid,
+    PriceBookUnknown,
     ProductTakesNoUsage,
     ProductUnknown,
     VersionInReview,
     VersionNotDraft,
+    VersionUnknown,
 )
 from pricing.models import Price, PriceBook, PriceBookVersion, Product
 from pricing.money import minor_unit_exponent
@@ -113,10 +115,10 @@ def rename_price_book(
 ) -> PriceBook:
     """Change what a price book is called; its code and currency stay for ever.
 
-    Raises: PermissionMissing, PriceBookInvalid.
+    Raises: PermissionMissing, PriceBookUnknown, PriceBookInvalid.
     """
     actor.require(Permission.EDIT_PRICES)
-    book = PriceBook.objects.select_for_update(no_key=True).get(pk=book_id)
+    book = _lock_book(book_id)
     if (book.name, book.description) == (name, description):
         return book
     book.name, book.description = name, description
@@ -138,10 +140,10 @@ def _require_valid(book: PriceBook) -> None:
 def open_draft(*, book_id: int, actor: Actor, at: datetime) -> PriceBookVersion:
     """Open the next version of a price book with the prices of the newest approved one; or the draft that is open.
 
-    Raises: PermissionMissing, VersionInReview.
+    Raises: PermissionMissing, PriceBookUnknown, VersionInReview.
     """
     actor.require(Permission.EDIT_PRICES)
-    book = PriceBook.objects.select_for_update(no_key=True).get(pk=book_id)
+    book = _lock_book(book_id)
     open_version = book.versions.filter(status__in=[Status.DRAFT, Status.IN_REVIEW]).first()
     if open_version is not None:
         if open_version.status == Status.IN_REVIEW:
@@ -180,9 +182,10 @@ def discard_draft(*, version_id: int, reason: str, actor: Actor, at: datetime) -
     Raises: PermissionMissing, VersionNotDraft.
     """
     actor.require(Permission.EDIT_PRICES)
-    if not PriceBookVersion.objects.filter(pk=version_id).exists():
+    try:
+        draft = _lock_draft(version_id)
+    except VersionUnknown:
         return
-    draft = _lock_draft(version_id)
     audit.record(actor=actor, verb="price_book_version.discarded", subject=draft, at=at, reason=reason)
     draft.prices.all().delete()
     history.delete(draft, reason=reason, actor=actor, at=at)
@@ -191,7 +194,7 @@ def discard_draft(*, version_id: int, reason: str, actor: Actor, at: datetime) -
 def set_price(*, version_id: int, product_id: int, spec: Mapping[str, object], actor: Actor, at: datetime) -> Price:
     """Set what a product costs in a draft; `spec` is the price as JSON, amounts in the currency of the price book.
 
-    Raises: PermissionMissing, VersionNotDraft, PriceInvalid, ProductUnknown, ProductTakesNoUsage.
+    Raises: PermissionMissing, VersionUnknown, VersionNotDraft, PriceInvalid, ProductUnknown, ProductTakesNoUsage.
     """
     set_prices(version_id=version_id, specs={product_id: spec}, actor=actor, at=at)
     return Price.objects.get(version_id=version_id, product_id=product_id)
@@ -201,7 +204,7 @@ def set_price(*, version_id: int, product_id: int, spec: Mapping[str, object], a
 def set_prices(*, version_id: int, specs: Mapping[int, Mapping[str, object]], actor: Actor, at: datetime) -> PricesSet:
     """Set the prices of many products (by id) in a draft, all or none; other products keep theirs.
 
-    Raises: PermissionMissing, VersionNotDraft, PriceInvalid, ProductUnknown, ProductTakesNoUsage.
+    Raises: PermissionMissing, VersionUnknown, VersionNotDraft, PriceInvalid, ProductUnknown, ProductTakesNoUsage.
     """
     actor.require(Permission.EDIT_PRICES)
     draft = _lock_draft(version_id)
@@ -255,7 +258,7 @@ def _audit_prices(
 def remove_price(*, version_id: int, product_id: int, actor: Actor, at: datetime) -> bool:
     """Take a product's price out of a draft; tells whether there was one.
 
-    Raises: PermissionMissing, VersionNotDraft.
+    Raises: PermissionMissing, VersionUnknown, VersionNotDraft.
     """
     actor.require(Permission.EDIT_PRICES)
     draft = _lock_draft(version_id)
@@ -268,10 +271,18 @@ def remove_price(*, version_id: int, product_id: int, actor: Actor, at: datetime
     return True
 
 
+def _lock_book(book_id: int) -> PriceBook:
+    book = PriceBook.objects.select_for_update(no_key=True).filter(pk=book_id).first()
+    if book is None:
+        raise PriceBookUnknown
+    return book
+
+
 def _lock_draft(version_id: int) -> PriceBookVersion:
-    draft = (
-        PriceBookVersion.objects.select_for_update(no_key=True, of=("self",)).select_related("book").get(pk=version_id)
-    )
+    locked = PriceBookVersion.objects.select_for_update(no_key=True, of=("self",)).select_related("book")
+    draft = locked.filter(pk=version_id).first()
+    if draft is None:
+        raise VersionUnknown
     if draft.status != Status.DRAFT:
         message = f"{draft} is {draft.get_status_display().lower()}; prices change only in a draft."
         raise VersionNotDraft(message)

@@ -13,7 +13,7 @@ from accounts import audit, history
 from accounts.access import Actor, Permission
 from accounts.constraints import named
 from metering.models import Meter
-from pricing.errors import ProductCodeTaken, ProductInvalid, ProductUsageFrozen
+from pricing.errors import ProductCodeTaken, ProductInvalid, ProductUnknown, ProductUsageFrozen
 from pricing.models import Product
 
 
@@ -145,10 +145,12 @@ def change_product(
 
     An inactive product is not offered for new prices; what is priced goes on being billed.
 
-    Raises: PermissionMissing, ProductInvalid, ProductUsageFrozen, ProductCodeTaken.
+    Raises: PermissionMissing, ProductUnknown, ProductInvalid, ProductUsageFrozen, ProductCodeTaken.
     """
     actor.require(Permission.EDIT_PRICES)
-    product = Product.objects.select_for_update(no_key=True).get(pk=product_id)
+    product = Product.objects.select_for_update(no_key=True).filter(pk=product_id).first()
+    if product is None:
+        raise ProductUnknown
     if terms.describes(product) and product.is_active == is_active:
         return product
     product.code, product.name, product.group, product.unit = terms.code, terms.name, terms.group, terms.unit

@@ -26,6 +26,7 @@ from pricing.errors import (
     VersionEmpty,
     VersionNotDraft,
     VersionNotInReview,
+    VersionUnknown,
 )
 from pricing.models import PriceBook, PriceBookVersion
 from pricing.price_lists import same_usage, version_diff
@@ -52,7 +53,7 @@ def submit_version(
 
     A moment in the past is allowed: what is billed stays as it is, later bills use the new prices.
 
-    Raises: PermissionMissing, VersionNotDraft, VersionEmpty, VersionAmbiguous, EffectiveFromInvalid,
+    Raises: PermissionMissing, VersionUnknown, VersionNotDraft, VersionEmpty, VersionAmbiguous, EffectiveFromInvalid,
     ApprovalNeedsAPerson.
     """
     actor.require(Permission.EDIT_PRICES)
@@ -122,7 +123,7 @@ def _summary(version: PriceBookVersion) -> dict[str, Any]:
 def withdraw_version(*, version_id: int, reason: str, actor: Actor, at: datetime) -> PriceBookVersion:
     """Take one's own submitted version back to being a draft; a draft stays one.
 
-    Raises: PermissionMissing, VersionNotInReview, ApprovalOfAnother.
+    Raises: PermissionMissing, VersionUnknown, VersionNotInReview, ApprovalOfAnother.
     """
     actor.require(Permission.EDIT_PRICES)
     version = lock_version(version_id)
@@ -157,11 +158,17 @@ def version_content(version_id: int) -> dict[str, object]:
 
 
 def lock_version(version_id: int) -> PriceBookVersion:
-    """Lock a version's price book and the version, in this order, and return the version as it is now."""
-    book_id = PriceBookVersion.objects.values_list("book_id", flat=True).get(pk=version_id)
-    PriceBook.objects.select_for_update(no_key=True).get(pk=book_id)
-    locked = PriceBookVersion.objects.select_for_update(no_key=True, of=("self",))
-    return locked.select_related("book").get(pk=version_id)
+    """Lock a version's price book and the version, in this order, and return the version as it is now.
+
+    Raises: VersionUnknown.
+    """
+    book = PriceBook.objects.select_for_update(no_key=True).filter(versions=version_id).first()
+    locked = PriceBookVersion.objects.select_for_update(no_key=True, of=("self",)).select_related("book")
+    # Somebody may have discarded the draft while this waited for the price book.
+    version = locked.filter(pk=version_id).first() if book else None
+    if version is None:
+        raise VersionUnknown
+    return version
 
 
 def _on_approved(*, subject_id: int, request: ApprovalRequest, actor: Actor, at: datetime) -> None:

@@ -102,6 +102,25 @@ SUBMITTED_VERSION_NEVER_CHANGES = pgtrigger.Trigger(
     """,
 )
 
+# The request is closed in the same transaction just before; what it covers is held equal here, not only in Python.
+VERSION_NAMES_ITS_OWN_APPROVAL = pgtrigger.Trigger(
+    name="version_names_its_own_approval",
+    when=pgtrigger.Before,
+    operation=pgtrigger.Update,
+    condition=_when("OLD.status = 'in_review' AND NEW.status = 'approved'"),
+    func=f"""
+        IF NOT EXISTS (
+            SELECT FROM accounts_approvalrequest request
+            WHERE request.id = NEW.approval_id AND request.status = 'approved'
+              AND request.kind = 'price_book_version' AND request.subject_id = NEW.id
+              AND request.content_hash = NEW.content_hash
+        ) THEN
+            {_refuse("version_names_its_own_approval", "A version is approved by a request of its own.")}
+        END IF;
+        RETURN NEW;
+    """,
+)
+
 ONLY_A_DRAFT_IS_DELETED = pgtrigger.Trigger(
     name="only_a_draft_version_is_deleted",
     when=pgtrigger.Before,

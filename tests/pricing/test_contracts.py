@@ -18,6 +18,7 @@ from pricing.errors import (
     ContractDatesInvalid,
     ContractOverlaps,
     ContractPartyUnknown,
+    ContractUnknown,
     CustomerDeactivated,
 )
 from pricing.models import Contract
@@ -169,6 +170,13 @@ def test_a_contract_does_not_end_before_it_starts_nor_within_the_next(analyst: A
         contracts.end_contract(contract_id=contract.pk, ends_on=JAN_1, reason="", actor=analyst, at=NOON)
     with pytest.raises(ContractOverlaps):
         contracts.end_contract(contract_id=contract.pk, ends_on=date(2026, 7, 2), reason="", actor=analyst, at=NOON)
+
+
+def test_a_contract_that_is_not_there_is_not_ended(analyst: Actor) -> None:
+    with pytest.raises(ContractUnknown):
+        contracts.end_contract(
+            contract_id=make_accounts.UNKNOWN_ID, ends_on=date(2026, 6, 1), reason="", actor=analyst, at=NOON
+        )
 
 
 def test_contracts_need_the_permission_to_edit_them() -> None:

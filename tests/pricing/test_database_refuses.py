@@ -10,7 +10,7 @@ import pytest
 from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
 
-from accounts.models import Customer
+from accounts.models import ApprovalDecision, ApprovalRequest, Customer
 from pricing.models import Contract, Price, PriceBookVersion
 from pricing.money import MINOR_UNIT_EXPONENTS
 from tests import make_accounts
@@ -135,6 +135,48 @@ def test_the_database_refuses_to_move_the_end_of_a_version_twice() -> None:
             PriceBookVersion.objects.filter(pk=version.pk).update(valid_during=DateTimeTZRange(JAN_5, end))
 
 
+def _approval_of(version: PriceBookVersion) -> dict[str, object]:
+    """Approve a version's request in the tables alone, and return what the version would keep of it."""
+    request = make.approval_of(version)
+    ApprovalDecision.objects.create(
+        request=request,
+        requested_by=request.requested_by,
+        decided_by=make_accounts.staff(),
+        outcome="approve",
+        decided_at=JAN_5,
+    )
+    ApprovalRequest.objects.filter(pk=request.pk).update(status="approved", closed_at=JAN_5)
+    return {"approval": request, "content_hash": bytes(request.content_hash)}
+
+
+def _name_a_pending_request(version: PriceBookVersion) -> dict[str, object]:
+    request = make.approval_of(version)
+    return {"approval": request, "content_hash": bytes(request.content_hash)}
+
+
+def _name_another_versions_approval(version: PriceBookVersion) -> dict[str, object]:
+    del version
+    return _approval_of(_in_review())
+
+
+def _name_another_content(version: PriceBookVersion) -> dict[str, object]:
+    return {**_approval_of(version), "content_hash": bytes(32)}
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [_name_a_pending_request, _name_another_versions_approval, _name_another_content],
+    ids=lambda claim: claim.__name__,
+)
+def test_the_database_refuses_a_version_approved_by_anything_but_its_own_approval(claim: Any) -> None:
+    version = _in_review()
+
+    with pytest.raises(IntegrityError, match="approved by a request of its own"):
+        PriceBookVersion.objects.filter(pk=version.pk).update(
+            status="approved", valid_during=DateTimeTZRange(FEB_1, None), **claim(version)
+        )
+
+
 def test_the_database_refuses_approved_versions_that_overlap() -> None:
     first = _live()
     second = make.submitted_version(book=first.book, effective_from=FEB_1, at=JAN_5)
@@ -143,8 +185,7 @@ def test_the_database_refuses_approved_versions_that_overlap() -> None:
         PriceBookVersion.objects.filter(pk=second.pk).update(
             status="approved",
             valid_during=DateTimeTZRange(FEB_1, None),
-            content_hash=bytes(32),
-            approval=make.approval_of(second),
+            **_approval_of(second),
         )
 
 
@@ -178,8 +219,7 @@ def test_the_database_refuses_a_period_that_begins_at_another_moment() -> None:
         PriceBookVersion.objects.filter(pk=version.pk).update(
             status="approved",
             valid_during=DateTimeTZRange(MAR_1, None),
-            content_hash=bytes(32),
-            approval=make.approval_of(version),
+            **_approval_of(version),
         )
 
 

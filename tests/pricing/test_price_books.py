@@ -13,10 +13,12 @@ from pricing import price_books
 from pricing.errors import (
     PriceBookCodeTaken,
     PriceBookInvalid,
+    PriceBookUnknown,
     ProductTakesNoUsage,
     ProductUnknown,
     VersionInReview,
     VersionNotDraft,
+    VersionUnknown,
 )
 from pricing.models import Price, PriceBook, PriceBookVersion
 from pricing.money import CurrencyUnknown
@@ -189,6 +191,23 @@ def test_a_draft_is_discarded_with_its_prices(manager: Actor) -> None:
     assert not PriceBookVersion.objects.exists()
     assert PriceBookVersion.history.latest().history_change_reason == "Wrong season"
     assert AuditEntry.objects.filter(verb="price_book_version.discarded").count() == 1
+
+
+def test_what_is_not_there_is_said_by_name(manager: Actor) -> None:
+    nothing = make_accounts.UNKNOWN_ID
+
+    with pytest.raises(PriceBookUnknown):
+        price_books.open_draft(book_id=nothing, actor=manager, at=NOON)
+    with pytest.raises(PriceBookUnknown):
+        price_books.rename_price_book(book_id=nothing, name="A", description="", reason="", actor=manager, at=NOON)
+    with pytest.raises(VersionUnknown):
+        price_books.set_prices(version_id=nothing, specs={}, actor=manager, at=NOON)
+    with pytest.raises(VersionUnknown):
+        price_books.remove_price(version_id=nothing, product_id=1, actor=manager, at=NOON)
+    with pytest.raises(VersionUnknown):
+        price_books.submit_version(version_id=nothing, effective_from=NOON, reason="", actor=manager, at=NOON)
+    with pytest.raises(VersionUnknown):
+        price_books.withdraw_version(version_id=nothing, reason="", actor=manager, at=NOON)
 
 
 def test_price_books_need_the_permission_to_edit_prices() -> None:

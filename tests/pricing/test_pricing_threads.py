@@ -124,6 +124,18 @@ def test_a_price_set_while_its_version_is_submitted_is_in_the_approval_or_refuse
     assert version.prices.count() == summary["prices"]
 
 
+def test_a_draft_discarded_by_two_at_once_is_discarded_once() -> None:
+    version = make.draft()
+    manager = make_accounts.actor(Role.PRODUCT_MANAGER)
+
+    results = _at_once(
+        *[lambda: price_books.discard_draft(version_id=version.pk, reason="Wrong season", actor=manager, at=JAN_5)] * 4
+    )
+
+    assert results == [None] * 4
+    assert AuditEntry.objects.filter(verb="price_book_version.discarded").count() == 1
+
+
 def test_two_contracts_signed_at_once_for_one_customer_are_one() -> None:
     customer, one, other = make_accounts.customer(), make.price_book(), make.price_book()
     analyst = make_accounts.actor(Role.FINANCE_ANALYST)

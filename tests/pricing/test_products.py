@@ -10,7 +10,7 @@ from accounts.access import Actor, Role
 from accounts.errors import PermissionMissing
 from accounts.models import AuditEntry
 from pricing import products
-from pricing.errors import ProductCodeTaken, ProductInvalid, ProductUsageFrozen
+from pricing.errors import ProductCodeTaken, ProductInvalid, ProductUnknown, ProductUsageFrozen
 from pricing.models import Product
 from pricing.products import ProductTerms
 from tests import make_accounts
@@ -149,6 +149,15 @@ def test_a_priced_product_may_be_renamed_but_keeps_its_usage(manager: Actor) -> 
 
     assert renamed.name == "New name"
     assert product.history.latest().history_change_reason == "Marketing"
+
+
+def test_a_product_that_is_not_there_is_not_changed(manager: Actor) -> None:
+    terms = ProductTerms(code="A", name="A", group="G", unit="h")
+
+    with pytest.raises(ProductUnknown):
+        products.change_product(
+            product_id=make_accounts.UNKNOWN_ID, terms=terms, is_active=True, reason="", actor=manager, at=NOON
+        )
 
 
 def test_the_database_refuses_other_usage_for_a_priced_product() -> None:
