@@ -36,6 +36,10 @@ function chartOptions(kind, stacked, unit, small) {
 function drawCharts(root) {
     Chart.defaults.font.family = "Inter, sans-serif";
     for (const canvas of root.querySelectorAll("canvas[data-chart]")) {
+        // A part that HTMX brought before the page had loaded has its chart already.
+        if (Chart.getChart(canvas)) {
+            continue;
+        }
         const data = JSON.parse(document.getElementById(canvas.dataset.chart).textContent);
         const kind = canvas.dataset.kind || "bar";
         const stacked = canvas.dataset.stacked === "1";
