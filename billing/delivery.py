@@ -60,7 +60,7 @@ def deliver_due(*, limit: int, at: datetime) -> int:
 def resend_invoice(*, invoice_id: int, actor: Actor, at: datetime) -> InvoiceDelivery:
     """Send an issued invoice (again) to those who receive the customer's invoices now.
 
-    Where one is waiting to be sent already, that one is sent as soon as possible instead.
+    Where one is waiting already, and is not being sent this moment, that one is sent as soon as possible instead.
 
     Raises: PermissionMissing, InvoiceUnknown, InvoiceNotIssued, InvoiceHasNoRecipient.
     """
@@ -77,12 +77,17 @@ def resend_invoice(*, invoice_id: int, actor: Actor, at: datetime) -> InvoiceDel
     )
     if not recipients:
         raise InvoiceHasNoRecipient
-    delivery = invoice.deliveries.filter(state=State.WAITING).first()
-    if delivery is None:
-        delivery = InvoiceDelivery(invoice=invoice, requested_by_id=actor.user_id, created_at=at)
-    delivery.recipients = recipients
-    delivery.next_attempt_at = at
-    delivery.save()
+    # One that a worker holds may be on its way to those whom it names; what is asked for now is another.
+    waiting = invoice.deliveries.select_for_update(no_key=True).filter(_unclaimed(at), state=State.WAITING).first()
+    if waiting is None:
+        delivery = InvoiceDelivery.objects.create(
+            invoice=invoice, recipients=recipients, next_attempt_at=at, requested_by_id=actor.user_id, created_at=at
+        )
+    else:
+        delivery = waiting
+        delivery.recipients = recipients
+        delivery.next_attempt_at = at
+        delivery.save(update_fields=["recipients", "next_attempt_at"])
     audit.record(actor=actor, verb="invoice.sending_requested", subject=invoice, at=at, data={"to": recipients})
     nudges.nudge(nudges.DELIVER_INVOICES)
     return delivery
@@ -94,7 +99,7 @@ def _claim(limit: int, at: datetime) -> list[InvoiceDelivery]:
     due = (
         InvoiceDelivery.objects.select_for_update(skip_locked=True, no_key=True, of=("self",))
         .filter(
-            Q(claimed_until__isnull=True) | Q(claimed_until__lte=at),
+            _unclaimed(at),
             state=State.WAITING,
             next_attempt_at__lte=at,
             invoice__document__state=InvoiceDocument.State.MADE,
@@ -109,6 +114,11 @@ def _claim(limit: int, at: datetime) -> list[InvoiceDelivery]:
         delivery.message_id = delivery.message_id or _message_id(delivery)
     InvoiceDelivery.objects.bulk_update(claimed, ["claimed_until", "attempts", "message_id"])
     return claimed
+
+
+def _unclaimed(at: datetime) -> Q:
+    """No worker is sending it, or the one that was has died."""
+    return Q(claimed_until__isnull=True) | Q(claimed_until__lte=at)
 
 
 def _message_id(delivery: InvoiceDelivery) -> str:

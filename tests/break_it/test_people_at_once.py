@@ -14,7 +14,6 @@ import pytest
 from accounts import approvals
 from accounts.access import Actor, Role
 from accounts.errors import CountinghouseError
-from accounts.invariants import Rule
 from accounts.models import ApprovalRequest
 from billing import bill_runs, delivery, issuing
 from billing.models import BillRun, Invoice, InvoiceDelivery, InvoiceSeries, JournalEntry
@@ -106,7 +105,7 @@ PAIRS = {
 
 
 @pytest.mark.parametrize(
-    ("stage", "pair"), [(stage, pair) for stage, pairs in PAIRS.items() for pair in pairs], ids=lambda each: str(each)
+    ("stage", "pair"), [(stage, pair) for stage, pairs in PAIRS.items() for pair in pairs], ids=str
 )
 def test_two_contrary_acts_on_a_run_leave_one_outcome(stage: str, pair: tuple[str, str]) -> None:
     shop = shop_with()
