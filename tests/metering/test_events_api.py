@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any, Protocol
 
+import psycopg
 import pytest
-from django.db import OperationalError, connection
+from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -175,23 +176,36 @@ def test_fifty_events_take_as_many_queries_as_one(acme: Customer, send: Send) ->
     assert counts[0] == counts[1]
 
 
-def test_a_database_that_goes_away_is_answered_with_503_and_nothing_is_half_done(
+@pytest.mark.django_db(transaction=True)
+def test_a_database_that_goes_away_in_the_middle_is_answered_with_503_and_nothing_is_half_done(
     acme: Customer,
     send: Send,
 ) -> None:
-    def broken_at_the_last_step(execute: Any, sql: str, *args: Any) -> Any:
-        if "metering_refusedevent" in sql:
-            message = "server closed the connection unexpectedly"
-            raise OperationalError(message)
+    def end_the_session_first(execute: Any, sql: str, *args: Any) -> Any:
+        if "metering_refusedevent" in sql:  # written after identities, events and deltas, before the commit
+            _end_session(connection.connection.info.backend_pid)
         return execute(sql, *args)
 
-    with connection.execute_wrapper(broken_at_the_last_step):
+    with connection.execute_wrapper(end_the_session_first):
         answer = send([recent("e1"), {"id": "bad"}])
+    connection.close()
 
     assert (answer.status_code, answer["Content-Type"]) == (503, "application/problem+json")
     assert int(answer["Retry-After"]) > 0
     assert not UsageEvent.objects.exists()
     assert send(recent("e1")).json()["accepted"] == 1
+
+
+def _end_session(backend_pid: int) -> None:
+    parameters = connection.get_connection_params()
+    with psycopg.connect(
+        host=parameters.get("host"),
+        port=parameters.get("port"),
+        user=parameters.get("user"),
+        password=parameters.get("password"),
+        dbname=parameters["dbname"],
+    ) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 5000)", [backend_pid])
 
 
 json_values = st.recursive(

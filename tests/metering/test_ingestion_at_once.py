@@ -273,6 +273,45 @@ def test_a_sender_killed_in_the_middle_and_started_again_counts_each_event_once(
     assert_everything_ties()
 
 
+FOLD_SLOWLY = """
+import sys
+import django
+django.setup()
+from django.db import connection
+connection.settings_dict["NAME"] = sys.argv[1]
+from metering import rollups
+while rollups.fold(limit=3):
+    print("folded", flush=True)
+"""
+
+
+def test_a_fold_killed_in_the_middle_and_run_again_changes_no_total(shop: Customer) -> None:
+    events = many_events(600, seed=4)
+    for start in range(0, 600, 100):
+        make.ingested(*events[start : start + 100])
+    folding = subprocess.Popen(
+        [sys.executable, "-c", FOLD_SLOWLY, connection.settings_dict["NAME"]],
+        stdout=subprocess.PIPE,
+        cwd=settings.PROJECT_FOLDER,
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "config.settings.test", "DATABASE_URL": _url()},
+    )
+    assert folding.stdout
+    for _ in range(5):
+        assert folding.stdout.readline()
+    folding.send_signal(signal.SIGKILL)
+    folding.wait(timeout=20)
+    folding.stdout.close()
+
+    assert UsageDelta.objects.exists()
+    assert totals_by_region(shop) == counted_by_hand(events)
+    while rollups.fold():
+        pass
+
+    assert not UsageDelta.objects.exists()
+    assert totals_by_region(shop) == counted_by_hand(events)
+    assert_everything_ties()
+
+
 def _url() -> str:
     server = connection.settings_dict
     return f"postgresql://{server['USER']}@/{server['NAME']}?host={server['HOST']}&port={server['PORT']}"
