@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
+from django.core.management import call_command
 
 from metering.models import QuarantinedEvent, RefusedEvent, UsageEvent
 from metering.sources.focus import REQUIRED_COLUMNS
@@ -149,3 +151,15 @@ def test_a_file_that_is_one_array_says_that_it_wants_one_event_a_line() -> None:
     assert report.refused == 1
     assert "not a JSON object" in RefusedEvent.objects.get().detail
     assert not QuarantinedEvent.objects.exists()
+
+
+def test_the_report_as_json_names_the_reasons_of_what_was_refused(tmp_path: Path) -> None:
+    path = tmp_path / "usage.jsonl"
+    path.write_text(f"{{torn\n{json.dumps(make.event())}\nnull\n")
+    out = io.StringIO()
+
+    call_command("load_usage", str(path), json=True, stdout=out)
+
+    report = json.loads(out.getvalue())
+    assert (report["rows"], report["quarantined"], report["refused"]) == (3, 1, 2)
+    assert report["reasons"] == {"malformed": 2}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from argparse import ArgumentParser
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,8 @@ class Command(BaseCommand):
         except (OSError, CountinghouseError) as error:
             raise CommandError(str(error)) from error
         if options["json"]:
-            self.stdout.write(json.dumps(asdict(report)))
+            # Not asdict(), which counts the pairs of a Counter.
+            self.stdout.write(json.dumps(vars(report)))
         else:
             self._print(report)
 
