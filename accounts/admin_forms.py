@@ -13,7 +13,7 @@ from unfold.widgets import (
     UnfoldAdminTextInputWidget,
 )
 
-from accounts import approvals
+from accounts import approvals, policies
 from accounts.access import Role
 from accounts.admin_access import ReasonForm
 from accounts.customers import CustomerDetails
@@ -140,7 +140,7 @@ class PolicyForm(ReasonForm):
         super().__init__(*args, **kwargs)
         if "permission" in self.fields:
             self.fields["permission"] = forms.ChoiceField(
-                choices=sorted({(kind.permission.value, kind.permission.label) for kind in approvals.kinds()}),
+                choices=[(permission.value, permission.label) for permission in policies.deciding_permissions()],
                 widget=UnfoldAdminSelectWidget,
             )
         if self.instance.pk is None:

@@ -9,7 +9,7 @@ from django.db import transaction
 
 from accounts import audit, history
 from accounts.access import Actor, Permission
-from accounts.approvals import kind_of
+from accounts.approvals import kind_of, kinds
 from accounts.constraints import named
 from accounts.errors import DetailsInvalid
 from accounts.models import ApprovalPolicy
@@ -31,14 +31,15 @@ def set_approval_policy(
 ) -> ApprovalPolicy:
     """Say who approves requests of a kind from an amount on, in place of what was said before for that amount.
 
-    Requests that are already pending keep the policy under which they were made.
+    `permission` is one that some kind of approval asks for: a policy moves a decision between those who decide, and
+    never down to everybody who may look. Requests that are already pending keep the policy under which they were made.
 
     Raises: PermissionMissing, ReasonMissing, ApprovalKindUnknown, DetailsInvalid.
     """
     actor.require(Permission.EDIT_STAFF)
     require_reason(reason)
     kind_of(kind)
-    _require_in_range(from_amount=from_amount, approvals_required=approvals_required)
+    _require_valid(from_amount=from_amount, permission=permission, approvals_required=approvals_required)
     policy = ApprovalPolicy.objects.select_for_update().filter(kind=kind, from_amount=from_amount).first()
     if policy is None:
         policy = ApprovalPolicy(kind=kind, from_amount=from_amount, approvals_required=0)
@@ -59,7 +60,14 @@ def set_approval_policy(
     return policy
 
 
-def _require_in_range(*, from_amount: Decimal, approvals_required: int) -> None:
+def deciding_permissions() -> list[Permission]:
+    """Return the permissions that policies may ask for, by what they are called."""
+    return sorted({kind.permission for kind in kinds()}, key=lambda permission: permission.label)
+
+
+def _require_valid(*, from_amount: Decimal, permission: Permission, approvals_required: int) -> None:
+    if permission not in deciding_permissions():
+        raise DetailsInvalid({"permission": [f"“{permission.label}” is not for decisions."]})
     if from_amount < 0:
         raise DetailsInvalid({"from_amount": ["A threshold is not negative."]})
     if not 1 <= approvals_required <= ApprovalPolicy.MOST_APPROVALS:

@@ -27,6 +27,8 @@ REQUEST_ID_HEADER = "X-Request-ID"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=-]{1,64}")
 _DATABASE_AWAY = "The database does not answer at the moment. Nothing was changed; try again shortly."
 _RETRY_AFTER_SECONDS = 5
+# RFC 9110, 11.6.1: an answer of 401 says how to come in.
+_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="countinghouse"'}
 
 Answer = Callable[[HttpRequest], HttpResponse]
 
@@ -78,7 +80,7 @@ def problem_response(error: Exception, context: Mapping[str, Any]) -> Response |
     if isinstance(error, CountinghouseError):
         status = status_of(error)
         body = _problem(request, status, code=error.code, detail=str(error), fields=_fields_of(error))
-        return Response(body, status=status, content_type=PROBLEM_TYPE)
+        return Response(body, status=status, content_type=PROBLEM_TYPE, headers=_headers_for(status))
     response = exception_handler(error, dict(context))
     if response is None:
         return None
@@ -133,8 +135,12 @@ def _answer(
 ) -> HttpResponse:
     body = _problem(request, status, code=code, detail=detail, fields=fields)
     if request.path.startswith(API_PREFIX):
-        return JsonResponse(body, status=status, content_type=PROBLEM_TYPE)
+        return JsonResponse(body, status=status, content_type=PROBLEM_TYPE, headers=_headers_for(status))
     return render(request, "config/error.html", {"problem": body}, status=status)
+
+
+def _headers_for(status: HTTPStatus) -> Mapping[str, str]:
+    return _CHALLENGE if status == HTTPStatus.UNAUTHORIZED else {}
 
 
 def _problem(

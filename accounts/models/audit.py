@@ -36,7 +36,10 @@ class AuditEntry(models.Model):
                 name="audit_entry_verb_is_a_noun_and_what_was_done",
             ),
         )
-        indexes = (models.Index(fields=["subject_type", "subject_id", "-id"], name="audit_by_subject"),)
+        indexes = (
+            models.Index(fields=["subject_type", "subject_id", "-id"], name="audit_by_subject"),
+            models.Index(fields=["request_id"], name="audit_by_request", condition=~Q(request_id="")),
+        )
         triggers = append_only("audit_entry", sentence="Audit entries are only ever added.")
 
     def __str__(self) -> str:

@@ -203,5 +203,6 @@ def test_an_api_view_answers_a_key(administrator: Actor, scopes: list[str], head
     response = UsageView.as_view()(request)
 
     assert response.status_code == status
+    assert response.has_header("WWW-Authenticate") == (status == 401)
     if status == 200:
         assert response.data == {"caller": f"api-key:{issued.key.prefix} Fleet sender"}

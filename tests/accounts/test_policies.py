@@ -51,6 +51,8 @@ def test_setting_a_policy_is_refused(administrator: Actor, controller: Actor, ef
         set_policy(administrator, kind="no_such_kind")
     with pytest.raises(DetailsInvalid, match="threshold"):
         set_policy(administrator, from_amount=Decimal(-1))
+    with pytest.raises(DetailsInvalid, match="not for decisions"):
+        set_policy(administrator, permission=Permission.VIEW_PRICES)
     for number in (0, 6):
         with pytest.raises(DetailsInvalid, match="one and five"):
             set_policy(administrator, approvals_required=number)

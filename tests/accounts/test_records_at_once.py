@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 
 import pytest
@@ -110,6 +111,21 @@ def test_one_contact_is_added_once() -> None:
 
     assert errors(answers) == set()
     assert Contact.objects.count() == 1
+
+
+def test_two_customers_are_not_put_above_each_other() -> None:
+    acme, beta, gamma = (make.customer(name=name) for name in ("Acme", "Beta", "Gamma"))
+
+    def put_below(child: Customer, parent: Customer) -> Callable[[], Customer]:
+        details = CustomerDetails(name=child.name, parent_id=parent.pk)
+        return lambda: customers.change_customer(
+            customer_id=child.pk, details=details, reason="Group.", actor=HOUSE, at=NOON
+        )
+
+    answers = at_the_same_moment(put_below(acme, beta), put_below(beta, gamma), put_below(gamma, acme))
+
+    assert errors(answers) == {DetailsInvalid}
+    assert Customer.objects.filter(parent__isnull=False).count() == 2
 
 
 def test_another_constraint_than_the_one_named_passes_through() -> None:

@@ -128,6 +128,7 @@ def test_without_a_key_that_is_known_nothing_is_taken(acme: Customer, send: Send
     answer = send(recent(), secret=secret)
 
     assert (answer.status_code, answer["Content-Type"]) == (401, "application/problem+json")
+    assert answer["WWW-Authenticate"].startswith("Bearer ")
     assert answer.json()["code"].startswith("api_key_")
     assert not UsageBatch.objects.exists()
 
