@@ -148,9 +148,7 @@ def assess(facts: PeriodFacts, *, counting_meters: Collection[int]) -> Assessmen
 
 def park(facts: PeriodFacts, *, counting_meters: Collection[int]) -> list[UnbilledSeries]:
     """All usage of the period as unbilled, because the contract was parked."""
-    return [
-        _unbilled(each, Reason.PARKED, counting_meters) for each in facts.totals
-    ]
+    return [_unbilled(each, Reason.PARKED, counting_meters) for each in facts.totals]
 
 
 def _take(
@@ -165,9 +163,7 @@ def _take(
         if version is None:
             unbilled.append(_unbilled(each, Reason.NO_PRICE, counting_meters))
             continue
-        product, unpriced = product_for_series(
-            version=version, meter_id=total.meter_id, dimensions=total.dimensions
-        )
+        product, unpriced = product_for_series(version=version, meter_id=total.meter_id, dimensions=total.dimensions)
         if product is None:
             assert unpriced is not None
             unbilled.append(_unbilled(each, Reason(unpriced.value), counting_meters))

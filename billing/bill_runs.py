@@ -140,9 +140,7 @@ def start_bill_run(*, legal_entity_id: int, month: date, actor: Actor, at: datet
         if other is not None:
             message = f"The run of {other.month:%B %Y} is not approved yet; finish or cancel it first."
             raise OtherRunOpen(message)
-        run = BillRun.objects.create(
-            legal_entity=entity, month=first_day, created_by_id=actor.user_id, created_at=at
-        )
+        run = BillRun.objects.create(legal_entity=entity, month=first_day, created_by_id=actor.user_id, created_at=at)
         audit.record(actor=actor, verb="bill_run.started", subject=run, at=at, data={"contracts": len(periods)})
 
     _add_items(run, periods)
@@ -164,9 +162,7 @@ def redo_bill_run(*, run_id: int, reason: str, actor: Actor, at: datetime) -> Bi
     with connection.cursor() as cursor:
         for statement in _DELETE_DRAFTS:
             cursor.execute(statement, [run.pk])
-    run.items.exclude(state=State.PENDING).update(
-        state=State.PENDING, reason="", usage_watermark="", finished_at=None
-    )
+    run.items.exclude(state=State.PENDING).update(state=State.PENDING, reason="", usage_watermark="", finished_at=None)
     _add_items(run, _billable_periods(entity, run.month, at=at))
     unbilled.list_usage_without_contract(run_id=run.pk, entity=entity, month=run.month)
     audit.record(actor=actor, verb="bill_run.redone", subject=run, at=at, reason=reason)
@@ -396,9 +392,7 @@ def _summary(run: BillRun, now: RunProgress) -> dict[str, Any]:
 
 
 def _totals_as_text(totals: Iterable[CurrencyTotal]) -> dict[str, dict[str, str]]:
-    return {
-        each.currency: {"net": str(each.net), "tax": str(each.tax), "total": str(each.total)} for each in totals
-    }
+    return {each.currency: {"net": str(each.net), "tax": str(each.tax), "total": str(each.total)} for each in totals}
 
 
 def _on_approved(*, subject_id: int, request: ApprovalRequest, actor: Actor, at: datetime) -> None:

@@ -240,9 +240,7 @@ def _read(run: HeldRun, asked: Sequence[_Asked]) -> list[PeriodFacts]:
     ]
     totals: list[list[WindowTotal]] = [[] for _ in asked]
     wanted = [
-        usage.UsageWindow(
-            customer_id=asked[index].item.customer_id, start=window.period.start, end=window.period.end
-        )
+        usage.UsageWindow(customer_id=asked[index].item.customer_id, start=window.period.start, end=window.period.end)
         for index, window in owners
     ]
     for found in usage.series_totals(wanted):
@@ -372,9 +370,7 @@ def _settle(
     except Exception as error:  # a fault of ours in one contract must not stop the bills of all others
         logger.exception("contract %s could not be billed", item.contract_id)
         reason = f"An unexpected fault, which is in the log: {error} ({type(error).__name__})"
-    unbilled = [
-        each for facts in periods if not facts.is_late for each in park(facts, counting_meters=counting_meters)
-    ]
+    unbilled = [each for facts in periods if not facts.is_late for each in park(facts, counting_meters=counting_meters)]
     return ItemResult(item=item, invoice=None, unbilled=unbilled, parked_because=reason)
 
 

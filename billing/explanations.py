@@ -117,7 +117,7 @@ def explain_line(line_id: int) -> LineExplanation:
     if line is None:
         raise InvoiceUnknown
     version = line.price.version
-    approval = ApprovalRequest.objects.filter(pk=version.approval_id).select_related("requested_by").first()
+    approval = _approval(version)
     series = _series(line)
     return LineExplanation(
         line=line,
@@ -140,10 +140,14 @@ def explain_line(line_id: int) -> LineExplanation:
         else [],
         rerating=rerate(line),
         rereading=_reread(line, series),
-        other_lines=list(
-            _of_same_period(line).exclude(pk=line.pk).select_related("invoice").order_by("invoice_id")
-        ),
+        other_lines=list(_of_same_period(line).exclude(pk=line.pk).select_related("invoice").order_by("invoice_id")),
     )
+
+
+def _approval(version: PriceBookVersion) -> ApprovalRequest | None:
+    if version.approval_id is None:
+        return None
+    return ApprovalRequest.objects.select_related("requested_by").get(pk=version.approval_id)
 
 
 def rerate(line: InvoiceLine) -> Rerating:
@@ -279,8 +283,10 @@ def _reread(line: InvoiceLine, series: Sequence[SeriesPart]) -> Rereading:
     unseen = usage.UnseenWindow(
         customer_id=line.invoice.customer_id, start=start, end=end, snapshot=line.invoice.usage_watermark
     )
-    billed = _of_same_period(line).filter(invoice_id__lte=line.invoice_id).aggregate(
-        quantity=Sum("quantity"), event_count=Sum("event_count")
+    billed = (
+        _of_same_period(line)
+        .filter(invoice_id__lte=line.invoice_id)
+        .aggregate(quantity=Sum("quantity"), event_count=Sum("event_count"))
     )
     return Rereading(
         outcome=UsageNow.LATER_USAGE if usage.windows_with_unseen_usage([unseen]) else UsageNow.DIFFERENT,

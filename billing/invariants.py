@@ -47,7 +47,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         name="billing.journal_lines_keep_to_their_books",
-        statement="An entry, its lines, accounts and customers are of one legal entity, in the currency of the account.",
+        statement="An entry, its lines, accounts and customers are of one legal entity, in the account's currency.",
         sql="""
             SELECT line.id FROM billing_journalline line
             JOIN billing_journalentry entry ON entry.id = line.entry_id

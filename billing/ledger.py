@@ -144,6 +144,4 @@ def _balances(lines: QuerySet[JournalLine]) -> list[AccountBalance]:
         .annotate(balance=debit_less_credit)
         .order_by("account__code", "currency")
     )
-    return [
-        AccountBalance(code=row["account__code"], currency=row["currency"], balance=row["balance"]) for row in rows
-    ]
+    return [AccountBalance(code=row["account__code"], currency=row["currency"], balance=row["balance"]) for row in rows]

@@ -46,9 +46,7 @@ def list_usage_without_contract(*, run_id: int, entity: LegalEntity, month: date
     ]
     if not windows:
         return
-    counting = set(
-        Meter.objects.filter(aggregation=Meter.Aggregation.COUNT).order_by().values_list("pk", flat=True)
-    )
+    counting = set(Meter.objects.filter(aggregation=Meter.Aggregation.COUNT).order_by().values_list("pk", flat=True))
     copy_unbilled(
         (
             run_id,

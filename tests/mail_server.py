@@ -1,4 +1,5 @@
 """A real mail server on loopback that tests can switch on and off."""
+# ruff: noqa: ARG002 -- aiosmtpd hands over more than a mailbox needs
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ class Mailbox:
         self.refuses: set[str] = set()
         self.busy = False
 
-    async def handle_RCPT(  # noqa: N802 -- the name that aiosmtpd calls
+    async def handle_RCPT(  # noqa: N802 -- called so by aiosmtpd
         self, server: SMTP, session: Session, envelope: Envelope, address: str, rcpt_options: list[str]
     ) -> str:
         if self.busy:
@@ -29,7 +30,7 @@ class Mailbox:
         envelope.rcpt_tos.append(address)
         return "250 OK"
 
-    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 -- as above
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 -- called so by aiosmtpd
         self.envelopes.append(envelope)
         message = message_from_bytes(envelope.content or b"", policy=policy.default)  # type: ignore[arg-type]
         assert isinstance(message, EmailMessage)

@@ -1,10 +1,11 @@
-"""Builders for what is owed: a shop that sells one metered product, its customers and their usage, and billed months."""
+"""Builders for what is owed: a shop with one metered product, its customers and their usage, and billed months."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from itertools import count
 
 from accounts import approvals
@@ -12,7 +13,7 @@ from accounts.access import Actor, Role
 from accounts.models import Customer, LegalEntity
 from accounts.postal import Address
 from billing import bill_runs, issuing
-from billing.models import BillRun, Invoice
+from billing.models import BillRun, BillRunItem, Invoice
 from metering import attribution, ingestion
 from metering.ingestion import IngestResult
 from metering.models import Meter, UsageBatch
@@ -100,7 +101,9 @@ def subject_of(customer: Customer) -> str:
     return f"project-{customer.pk}"
 
 
-def use(shop: Shop, customer: Customer, quantity: str, *, on: datetime, sku: str = "", event_type: str = "") -> IngestResult:
+def use(
+    shop: Shop, customer: Customer, quantity: str, *, on: datetime, sku: str = "", event_type: str = ""
+) -> IngestResult:
     """Let one event of usage come in, in a batch of its own."""
     number = next(_number)
     return ingestion.ingest(
@@ -167,3 +170,13 @@ def issue(shop: Shop, run: BillRun, *, at: datetime = NOV_2) -> None:
 def invoice_of(customer: Customer, month: date = OCTOBER) -> Invoice:
     """The live invoice of a customer for the month."""
     return Invoice.objects.exclude(status=Invoice.Status.VOID).get(customer=customer, bill_run__month=month)
+
+
+def item_of(customer: Customer, month: date = OCTOBER) -> BillRunItem:
+    """The customer's share of the live run of the month."""
+    return BillRunItem.objects.exclude(run__status="cancelled").get(contract__customer=customer, run__month=month)
+
+
+def amounts(invoice: Invoice) -> list[tuple[str, Decimal, Decimal]]:
+    """The lines of an invoice as kind, quantity and amount, in the order in which they are printed."""
+    return [(line.kind, line.quantity, line.amount) for line in invoice.lines.order_by("position")]

@@ -55,9 +55,7 @@ class InvoiceDocument(models.Model):
             ),
             triggers.never_truncated("documents_are_never_emptied"),
         )
-        indexes = (
-            models.Index(fields=["next_attempt_at"], condition=Q(state="pending"), name="document_pending"),
-        )
+        indexes = (models.Index(fields=["next_attempt_at"], condition=Q(state="pending"), name="document_pending"),)
 
     def __str__(self) -> str:
         return f"document of {self.invoice}"
@@ -111,9 +109,7 @@ class InvoiceDelivery(models.Model):
             ),
             triggers.never_truncated("deliveries_are_never_emptied"),
         )
-        indexes = (
-            models.Index(fields=["next_attempt_at"], condition=Q(state="waiting"), name="delivery_waiting"),
-        )
+        indexes = (models.Index(fields=["next_attempt_at"], condition=Q(state="waiting"), name="delivery_waiting"),)
 
     def __str__(self) -> str:
         return f"{self.invoice} to {', '.join(self.recipients)}"

@@ -107,7 +107,9 @@ def test_while_the_server_is_away_mails_wait_and_are_sent_once_it_is_back(
     assert mail_server.mailbox.messages[0]["Message-ID"] == waiting.message_id
 
 
-def test_a_server_that_stays_away_makes_the_delivery_fail_in_the_open(mail_server: MailServer, invoice: Invoice) -> None:
+def test_a_server_that_stays_away_makes_the_delivery_fail_in_the_open(
+    mail_server: MailServer, invoice: Invoice
+) -> None:
     mail_server.stop()
     at = make.NOV_2
 

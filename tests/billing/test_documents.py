@@ -72,7 +72,12 @@ def test_a_document_prints_what_was_frozen() -> None:
             None,
             "5 included · 3 × €2.00 · capped at €4.00",
         ),
-        ({"model": "per_unit", "unit_price": "1", "minimum_amount": "9"}, "8", None, "8 × €1.00 · minimum charge €9.00"),
+        (
+            {"model": "per_unit", "unit_price": "1", "minimum_amount": "9"},
+            "8",
+            None,
+            "8 × €1.00 · minimum charge €9.00",
+        ),
     ],
     ids=["one price", "allowance and cap", "minimum"],
 )

@@ -12,8 +12,8 @@ from billing.explanations import UsageNow, explain_line
 from billing.models import InvoiceLine
 from metering import rollups
 from pricing.contracts import end_contract
-from tests import make_pricing
 from tests import make_billing as make
+from tests import make_pricing
 
 pytestmark = pytest.mark.django_db
 committing = pytest.mark.django_db(transaction=True)
@@ -84,7 +84,12 @@ def test_lines_of_a_month_with_two_prices_come_out_the_same() -> None:
     shop = make.shop()
     make_pricing.approved_version(
         book=shop.book,
-        prices={shop.product: {"model": "graduated", "tiers": [{"up_to": "100", "unit_price": "0.7"}, {"up_to": None, "unit_price": "0.333"}]}},
+        prices={
+            shop.product: {
+                "model": "graduated",
+                "tiers": [{"up_to": "100", "unit_price": "0.7"}, {"up_to": None, "unit_price": "0.333"}],
+            }
+        },
         effective_from=datetime(2026, 10, 15, 8, tzinfo=UTC),
     )
     customer = make.subscriber(shop)
