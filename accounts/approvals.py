@@ -226,16 +226,6 @@ def void_pending(*, kind: str, subject_id: int, reason: str, actor: Actor, at: d
     return request
 
 
-def may_decide(*, request: ApprovalRequest, actor: Actor) -> bool:
-    """Tell whether a page should offer this person to decide; `decide` itself asks again."""
-    return (
-        request.status == Status.PENDING
-        and actor.user_id is not None
-        and actor.user_id != request.requested_by_id
-        and request.permission in actor.permissions
-    )
-
-
 def _pending(*, kind: str, subject_id: int) -> ApprovalRequest | None:
     return (
         ApprovalRequest.objects.select_for_update(no_key=True)

@@ -10,7 +10,7 @@ import re
 from calendar import monthrange
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 from functools import lru_cache
 from itertools import pairwise
 from typing import Final, NamedTuple
@@ -223,13 +223,3 @@ def cut(period: Period, instants: Iterable[datetime]) -> list[Period]:
     inner = sorted({instant.astimezone(UTC) for instant in instants if period.start < instant < period.end})
     edges = [period.start, *inner, period.end]
     return [Period(start, end) for start, end in pairwise(edges)]
-
-
-def local_days(period: Period, time_zone: str) -> list[date]:
-    """Every local date that the period touches, in order.
-
-    Raises: TimeZoneUnknown.
-    """
-    first = local_date(period.start, time_zone)
-    last = local_date(period.end - timedelta(microseconds=1), time_zone)
-    return [first + timedelta(days=offset) for offset in range((last - first).days + 1)]

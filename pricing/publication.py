@@ -5,7 +5,6 @@ Locks are taken in the order price book, version, approval request.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -286,13 +285,6 @@ def holds_what_was_approved(version: PriceBookVersion) -> bool:
         == bytes(version.content_hash)
         == bytes(version.approval.content_hash)
     )
-
-
-def versions_that_differ_from_their_approval(versions: Iterable[PriceBookVersion] | None = None) -> list[int]:
-    """The ids of the approved versions, all by default, whose content is not what was approved."""
-    if versions is None:
-        versions = PriceBookVersion.objects.filter(status__in=APPROVED_STATUSES).select_related("book", "approval")
-    return [version.pk for version in versions if not holds_what_was_approved(version)]
 
 
 approvals.register(

@@ -394,16 +394,3 @@ def test_a_changed_subject_voids_the_request_for_good(
     assert effects.refused == ["voided"]
     assert effects.approved == []
     assert request.decisions.count() == 0
-
-
-def test_pages_offer_a_decision_to_those_who_may_decide(
-    acme: Customer,
-    product_manager: Actor,
-    approver: Actor,
-    submit: Submit,
-) -> None:
-    request = submit(acme, actor=product_manager)
-
-    offered = [approvals.may_decide(request=request, actor=actor) for actor in (product_manager, approver)]
-
-    assert offered == [False, True]

@@ -237,5 +237,5 @@ def test_what_changed_since_its_approval_does_not_go_live_and_is_told_once() -> 
     price_books.activate_due_versions(at=FEB_1)
 
     assert activation == publication.Activation(activated=(sound.pk,), refused=(changed.pk,))
-    assert publication.versions_that_differ_from_their_approval() == [changed.pk]
+    assert (publication.holds_what_was_approved(sound), publication.holds_what_was_approved(changed)) == (True, False)
     assert AuditEntry.objects.get(verb="price_book_version.activation_refused").subject_id == str(changed.pk)
