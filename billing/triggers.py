@@ -97,6 +97,7 @@ def only_while_draft(rule: str, *, parent_table: str, parent_column: str, messag
     )
 
 
+# The request is closed in the same transaction just before, and only with all its approvals.
 RUN_NAMES_ITS_OWN_APPROVAL = pgtrigger.Trigger(
     name="bill_run_names_its_own_approval",
     when=pgtrigger.Before,
@@ -105,7 +106,8 @@ RUN_NAMES_ITS_OWN_APPROVAL = pgtrigger.Trigger(
     func=f"""
         IF NOT EXISTS (
             SELECT FROM accounts_approvalrequest request
-            WHERE request.id = NEW.approval_id AND request.kind = 'bill_run' AND request.subject_id = NEW.id
+            WHERE request.id = NEW.approval_id AND request.status = 'approved'
+              AND request.kind = 'bill_run' AND request.subject_id = NEW.id
         ) THEN
             {_refuse("bill_run_names_its_own_approval", "A run is approved by a request of its own.")}
         END IF;
