@@ -37,7 +37,8 @@ class Person:
             self.complaints.append(f"console: {message.text} at {message.location}")
 
     def _on_error(self, error: WebError) -> None:
-        self.complaints.append(f"uncaught: {error.error}")
+        stack = getattr(error.error, "stack", "")
+        self.complaints.append(f"uncaught: {error.error} on {error.page and error.page.url}: {stack}")
 
     def _on_failed(self, request: Request) -> None:
         # A request that a navigation overtakes, or that turns into a download, is aborted by the browser itself.

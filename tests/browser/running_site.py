@@ -125,7 +125,8 @@ def _process(
     try:
         yield process
     finally:
-        process.terminate()
+        # The web server would otherwise wait for browsers that keep their connections open.
+        process.send_signal(signal.SIGQUIT if door else signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=GRACE_SECONDS)
         # Its children, should it have left any.

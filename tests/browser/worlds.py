@@ -14,6 +14,7 @@ from billing.models import BillRun
 from metering import ingestion
 from metering.models import UsageBatch
 from pricing import price_books, publication
+from pricing.models import PriceBookVersion
 from tests import make_accounts, make_billing, make_pricing
 from tests.make_billing import Shop
 
@@ -45,12 +46,12 @@ def noon_of(month: date, day: int = 15) -> datetime:
     return datetime.combine(month.replace(day=day), time(12), tzinfo=UTC)
 
 
-def opened(*, approved: bool) -> World:
-    """Open the shop: GPU hours by tiers and a monthly fee; its prices are yet to be made unless `approved`."""
+def opened(*, approved: bool, fee_code: str = "platform-fee") -> World:
+    """Open a shop: GPU hours by tiers and a monthly fee; its prices are yet to be made unless `approved`."""
     now = datetime.now(UTC)
     staff = hire_staff(at=now)
     shop = replace(make_billing.shop(approved=False), analyst=staff.analyst, controller=staff.controller)
-    fee = make_pricing.product(code="platform-fee", name="Platform fee", group="Fees", unit="month")
+    fee = make_pricing.product(code=fee_code, name="Platform fee", group="Fees", unit="month")
     if approved:
         make_pricing.approved_version(book=shop.book, prices={shop.product: make_billing.GRADUATED, fee: FEE})
     return World(
@@ -112,18 +113,19 @@ def in_full_work() -> World:
     while delivery.deliver_due(limit=10, at=world.now):
         pass
     make_billing.submitted_run(world.shop, newer, at=world.now)
-    _propose_prices(world)
+    propose_prices(world)
     make_accounts.api_key(at=world.now)
     return world
 
 
-def _propose_prices(world: World) -> None:
+def propose_prices(world: World) -> PriceBookVersion:
+    """Submit a second version of the shop's prices, to take effect in some months."""
     draft = price_books.open_draft(book_id=world.shop.book.pk, actor=world.staff.product_manager, at=world.now)
     cheaper = {"model": "per_unit", "unit_price": "0.45"}
     price_books.set_prices(
         version_id=draft.pk, specs={world.shop.product.pk: cheaper}, actor=world.staff.product_manager, at=world.now
     )
-    publication.submit_version(
+    return publication.submit_version(
         version_id=draft.pk,
         effective_from=noon_of(month_before(world.now.date() + timedelta(days=62), 0), 1),
         reason="Cheaper hours",
@@ -132,9 +134,10 @@ def _propose_prices(world: World) -> None:
     )
 
 
-def run_to_decide(world: World, *, months_ago: int, approved: bool = False) -> BillRun:
-    """Bill one more month as far as the controller, or past the approval."""
-    month = month_before(world.now.date(), months_ago)
+def run_to_decide(number: int, *, approved: bool = False) -> BillRun:
+    """Open one more shop and bill its last month as far as the controller, or past the approval."""
+    world = opened(approved=True, fee_code=f"fee-{number}")
+    month = month_before(world.now.date())
     use(world, world.acme, "10", month=month)
     use(world, world.bolt, "5", month=month)
     if approved:
