@@ -29,6 +29,7 @@ from accounts.errors import (
     ApprovalOfOwnRequest,
     ApprovalSubjectChanged,
     ApprovalUnknown,
+    DetailsInvalid,
     ReasonMissing,
 )
 from accounts.models import ApprovalDecision, ApprovalPolicy, ApprovalRequest, User
@@ -180,18 +181,22 @@ def decide(
     ApprovalSubjectChanged raised; therefore this must not be called inside another transaction.
 
     Raises: ApprovalUnknown, PermissionMissing, ApprovalNeedsAPerson, ApprovalOfOwnRequest, ApprovalNotPending,
-    ApprovalAlreadyDecided, ReasonMissing, ApprovalSubjectChanged, and whatever the act itself raises.
+    ApprovalAlreadyDecided, DetailsInvalid (a word that is neither), ReasonMissing, ApprovalSubjectChanged, and whatever
+    the act itself raises.
     """
+    if outcome not in Outcome.values:
+        raise DetailsInvalid({"outcome": ["Say whether you approve or reject."]})
+    word = Outcome(outcome)
     with transaction.atomic(durable=True):
         request = _lock_subject_and_request(request_id)
         decider = _decider(request, actor)
-        if _has_decided_so(request, decider, Outcome(outcome)):
+        if _has_decided_so(request, decider, word):
             return request
         _require_pending(request)
         if _subject_changed(request):
             _close(request, Status.VOIDED, actor=actor, at=at, reason="The subject changed after it was submitted.")
         else:
-            _decide(request, decider=decider, outcome=Outcome(outcome), comment=comment.strip(), actor=actor, at=at)
+            _decide(request, decider=decider, outcome=word, comment=comment.strip(), actor=actor, at=at)
     if request.status == Status.VOIDED:
         raise ApprovalSubjectChanged
     return request

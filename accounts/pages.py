@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
+from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.auth.views import redirect_to_login
+from django.core.exceptions import BadRequest
 from django.core.paginator import Page, Paginator
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.template.response import TemplateResponse
@@ -57,24 +59,42 @@ def staff_page(
 ) -> Callable[[Callable[Concatenate[StaffRequest, P], HttpResponseBase]], Callable[P, HttpResponseBase]]:
     """Show a page only to staff who hold every one of the permissions.
 
-    Who is not signed in is sent to sign in first; who lacks a permission is told which.
+    Who is not signed in is sent to sign in first; who lacks a permission is told which. Text that Postgres cannot hold
+    is answered with 400.
     """
 
     def guard(view: Callable[Concatenate[StaffRequest, P], HttpResponseBase]) -> Callable[P, HttpResponseBase]:
         @wraps(view)
         def guarded(request: StaffRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
             if not (request.user.is_staff and request.user.is_active):
-                return redirect_to_login(request.get_full_path(), reverse("admin:login"))
+                return redirect_to_login(_way_back(request), reverse("admin:login"))
             try:
                 for permission in permissions:
                     actor_of(request).require(permission)
             except PermissionMissing as refusal:
                 return refused(request, refusal)
+            _require_text(request)
             return view(request, *args, **kwargs)
 
         return guarded  # type: ignore[return-value]
 
     return guard
+
+
+def _require_text(request: HttpRequest) -> None:
+    """Raise BadRequest for a NUL, which no browser sends and Postgres refuses wherever text is asked or stored."""
+    sent = (request.GET, request.POST)
+    if any("\0" in value for form in sent for _, values in form.lists() for value in values):
+        raise BadRequest
+
+
+def _way_back(request: HttpRequest) -> str:
+    """Return where to go after signing in: the page asked for or, for a form, the page that it stood on."""
+    if request.method == "GET":
+        return request.get_full_path()
+    page_of_form = request.headers.get("Referer", "")
+    here = url_has_allowed_host_and_scheme(page_of_form, {request.get_host()}, require_https=request.is_secure())
+    return page_of_form if here else reverse(settings.LOGIN_REDIRECT_URL)
 
 
 def refused(request: HttpRequest, refusal: CountinghouseError) -> HttpResponse:

@@ -89,6 +89,21 @@ def test_rejecting_without_a_reason_changes_nothing_and_asks_for_one(
     assert "Say why" in said(answer)
 
 
+@pytest.mark.parametrize("outcome", ["", "maybe", "APPROVE"])
+def test_a_word_that_is_neither_yes_nor_no_decides_nothing(
+    acme: Customer, approver: Actor, analyst: Actor, submit: Submit, outcome: str
+) -> None:
+    request = submit(acme, actor=analyst)
+
+    answer = signed_in(actor=approver).post(
+        reverse("accounts:decide", args=[request.pk]), {"outcome": outcome, "comment": "Hm"}
+    )
+
+    request.refresh_from_db()
+    assert request.status == ApprovalRequest.Status.PENDING
+    assert "approve or reject" in said(answer)
+
+
 def test_the_requester_sees_why_they_do_not_decide_and_cannot(acme: Customer, approver: Actor, submit: Submit) -> None:
     request = submit(acme, actor=approver)
     client = signed_in(actor=approver)
@@ -201,3 +216,31 @@ def test_the_audit_log_takes_as_many_queries_for_fifty_entries_as_for_one(acme: 
     _entries(acme, 49, actor=analyst)
 
     assert queries(client, "/audit/") == for_one
+
+
+@pytest.mark.parametrize("name", ["actor", "verb", "subject", "request", "since"])
+def test_text_that_the_database_cannot_hold_is_answered_with_400(controller: Actor, name: str) -> None:
+    answer = signed_in(actor=controller).get("/audit/", {name: "a\0b"})
+
+    assert answer.status_code == 400
+
+
+def test_changing_ones_own_password_is_audited_and_keeps_the_session() -> None:
+    user = make.staff(Role.SUPPORT, password=make.PASSWORD)
+    client = Client()
+    client.force_login(user)
+    new = "another long enough phrase"
+
+    wrong = client.post(reverse("admin:password_change"), _passwords("not the old one", new))
+    answer = client.post(reverse("admin:password_change"), _passwords(make.PASSWORD, new))
+
+    user.refresh_from_db()
+    assert (wrong.status_code, answer.status_code) == (200, 302)
+    assert user.check_password(new)
+    assert client.get("/approvals/").status_code == 200
+    entry = AuditEntry.objects.get(verb="staff.password_changed")
+    assert (entry.actor_id, entry.subject_id) == (user.pk, str(user.pk))
+
+
+def _passwords(old: str, new: str) -> dict[str, str]:
+    return {"old_password": old, "new_password1": new, "new_password2": new}

@@ -127,6 +127,13 @@ def test_a_password_is_reset_without_leaving_a_trace_of_itself(administrator: Ac
     assert not hasattr(ada.history.latest(), "password")
 
 
+def test_only_a_person_has_a_password_of_their_own(administrator: Actor) -> None:
+    with pytest.raises(StaffUnknown):
+        staff.change_own_password(password="quite another phrase", actor=Actor.system("tests"), at=NOON)
+    with pytest.raises(DetailsInvalid):
+        staff.change_own_password(password="12345", actor=administrator, at=NOON)
+
+
 def test_a_member_is_renamed(administrator: Actor) -> None:
     ada = invite(administrator)
 
