@@ -54,6 +54,7 @@ Status = BillRun.Status
 State = BillRunItem.State
 
 _OPEN = (Status.DRAFT, Status.IN_REVIEW)
+_CONTRACTS_A_WORKER: Final = 500
 
 _ADD_ITEMS = """
     INSERT INTO billing_billrunitem (run_id, contract_id, period, state, reason, usage_watermark)
@@ -134,8 +135,9 @@ def start_bill_run(*, legal_entity_id: int, month: date, actor: Actor, at: datet
     run = live.filter(month=first_day).select_for_update(no_key=True, of=("self",)).first()
     if run is not None and run.status != Status.DRAFT:
         return run
-    periods = _billable_periods(entity, first_day, at=at)
+    periods = _periods(entity, first_day)
     if run is None:
+        _require_over(entity, first_day, periods, at=at)
         other = live.filter(status__in=_OPEN).first()
         if other is not None:
             message = f"The run of {other.month:%B %Y} is not approved yet; finish or cancel it first."
@@ -143,9 +145,8 @@ def start_bill_run(*, legal_entity_id: int, month: date, actor: Actor, at: datet
         run = BillRun.objects.create(legal_entity=entity, month=first_day, created_by_id=actor.user_id, created_at=at)
         audit.record(actor=actor, verb="bill_run.started", subject=run, at=at, data={"contracts": len(periods)})
 
-    _add_items(run, periods)
+    _add_items(run, periods, at=at)
     unbilled.list_usage_without_contract(run_id=run.pk, entity=entity, month=first_day)
-    nudges.nudge(nudges.DRAFT_RUN, run_id=run.pk)
     return run
 
 
@@ -163,10 +164,9 @@ def redo_bill_run(*, run_id: int, reason: str, actor: Actor, at: datetime) -> Bi
         for statement in _DELETE_DRAFTS:
             cursor.execute(statement, [run.pk])
     run.items.exclude(state=State.PENDING).update(state=State.PENDING, reason="", usage_watermark="", finished_at=None)
-    _add_items(run, _billable_periods(entity, run.month, at=at))
+    _add_items(run, _periods(entity, run.month), at=at)
     unbilled.list_usage_without_contract(run_id=run.pk, entity=entity, month=run.month)
     audit.record(actor=actor, verb="bill_run.redone", subject=run, at=at, reason=reason)
-    nudges.nudge(nudges.DRAFT_RUN, run_id=run.pk)
     return run
 
 
@@ -344,12 +344,8 @@ def _take_back_to_draft(run_id: int, *, reason: str, actor: Actor, at: datetime)
     return run
 
 
-def _billable_periods(entity: LegalEntity, month: date, *, at: datetime) -> list[tuple[int, Period]]:
-    """Each contract with the billing period of it that starts in the month and that it covers at least in part.
-
-    Raises: PeriodNotOver, NoContractsInMonth.
-    """
-    latest_end = month_period(month.year, month.month, entity.time_zone).end
+def _periods(entity: LegalEntity, month: date) -> list[tuple[int, Period]]:
+    """Each contract with the billing period of it that starts in the month and that it covers at least in part."""
     periods = []
     contracts = Contract.objects.filter(customer__legal_entity=entity).order_by("pk")
     for pk, currency, starts_on, ends_on, anchor_day in contracts.values_list(
@@ -359,21 +355,34 @@ def _billable_periods(entity: LegalEntity, month: date, *, at: datetime) -> list
         period = billing_period(anchor_day, month.year, month.month, entity.time_zone)
         if service_period(terms, period) is not None:
             periods.append((pk, period))
-            latest_end = max(latest_end, period.end)
-    if latest_end > at:
-        over_on = local_date(latest_end, entity.time_zone)
+    return periods
+
+
+def _require_over(entity: LegalEntity, month: date, periods: Sequence[tuple[int, Period]], *, at: datetime) -> None:
+    """A run begins once the last of its billing periods is over, so that none is left to no run at all.
+
+    Raises: PeriodNotOver, NoContractsInMonth.
+    """
+    ends = [month_period(month.year, month.month, entity.time_zone).end, *(period.end for _, period in periods)]
+    if max(ends) > at:
+        over_on = local_date(max(ends), entity.time_zone)
         message = f"{month:%B %Y} can be billed from {over_on.isoformat()} on, when its last billing period is over."
         raise PeriodNotOver(message)
     if not periods:
         raise NoContractsInMonth
-    return periods
 
 
-def _add_items(run: BillRun, periods: Sequence[tuple[int, Period]]) -> None:
+def _add_items(run: BillRun, periods: Sequence[tuple[int, Period]], *, at: datetime) -> None:
+    """Add work items, and tell as many workers as they are worth.
+
+    A contract that was signed since the run began, and whose period is not over yet, is left to the next run.
+    """
+    over = [(contract_id, period) for contract_id, period in periods if period.end <= at]
+    nudges.nudge(nudges.DRAFT_RUN, times=1 + len(over) // _CONTRACTS_A_WORKER, run_id=run.pk)
     with connection.cursor() as cursor:
         cursor.execute(
             _ADD_ITEMS,
-            [run.pk, [contract_id for contract_id, _ in periods], [as_range(period) for _, period in periods]],
+            [run.pk, [contract_id for contract_id, _ in over], [as_range(period) for _, period in over]],
         )
 
 

@@ -34,7 +34,8 @@ NO_RECIPIENT: Final = "No contact of the customer receives invoices by e-mail; a
 _PREFIX_LENGTH: Final = 20
 _ADDRESS: Final = ("address_line1", "address_line2", "postal_code", "city", "region", "country")
 
-# In one statement: whoever comes second waits here, and then sees the numbers that the first one took.
+# In one statement: whoever comes second waits here, and then sees the numbers and the date that the first one left. The
+# date of the row itself is asked for apart, for only a row that was waited for is looked at anew, not a subquery.
 _TAKE_NUMBERS = """
     UPDATE billing_invoiceseries
     SET next_number = next_number + %(count)s, last_issued_on = %(on)s

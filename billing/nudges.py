@@ -18,13 +18,17 @@ MAKE_DOCUMENTS: Final = "billing.tasks.make_documents"
 DELIVER_INVOICES: Final = "billing.tasks.deliver_invoices"
 
 
-def nudge(task: str, **arguments: int) -> None:
-    """Ask for a task by name once the transaction has committed.
+MOST_WORKERS: Final = 4
+
+
+def nudge(task: str, *, times: int = 1, **arguments: int) -> None:
+    """Ask for a task by name once the transaction has committed, `times` over for so many workers (four at most).
 
     A message that gets lost, or a broker that is away, costs a minute and nothing else: the sweep finds the work in
     its table.
     """
-    transaction.on_commit(partial(_send, task, arguments))
+    for _ in range(min(times, MOST_WORKERS)):
+        transaction.on_commit(partial(_send, task, arguments))
 
 
 def _send(task: str, arguments: dict[str, int]) -> None:

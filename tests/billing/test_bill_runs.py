@@ -100,6 +100,18 @@ def test_a_month_waits_for_the_billing_period_that_ends_last() -> None:
         start(shop)
 
 
+def test_a_contract_signed_since_whose_period_is_not_over_is_left_to_the_next_run() -> None:
+    shop = make.shop()
+    make.subscriber(shop)
+    run = start(shop)
+    make.subscriber(shop, starts_on=date(2026, 10, 20), anchor_day=15)
+
+    start(shop)
+    bill_runs.redo_bill_run(run_id=run.pk, reason="Again", actor=shop.analyst, at=make.NOV_2)
+
+    assert bill_runs.progress(run.pk).contracts == 1
+
+
 def test_a_month_without_contracts_is_refused() -> None:
     shop = make.shop()
 
