@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from django.core.management import call_command
 from django.db import connection
 
+from accounts.access import sync_roles
+
 
 @contextmanager
 def scratch_database() -> Iterator[str]:
@@ -23,7 +25,7 @@ def scratch_database() -> Iterator[str]:
     _switch_to(name)
     try:
         call_command("migrate", verbosity=0)
-        call_command("sync_roles", verbosity=0)
+        sync_roles()
         yield name
     finally:
         _switch_to(configured)
