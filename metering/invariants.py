@@ -83,6 +83,16 @@ RULES: tuple[Rule, ...] = (
         """,
     ),
     Rule(
+        name="metering.batches_were_written_in_this_cluster",
+        statement="No batch names a transaction that this cluster has yet to begin: a dump brought in from another one "
+        "would hide late usage from the bills.",
+        sql="""
+            SELECT id FROM metering_usagebatch
+            WHERE transaction_id >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint
+              AND transaction_id IS DISTINCT FROM pg_current_xact_id_if_assigned()::text::bigint
+        """,
+    ),
+    Rule(
         name="metering.series_belongs_to_a_customer_and_a_meter",
         statement="Every series names a customer and a meter that exist.",
         sql="""

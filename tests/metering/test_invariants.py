@@ -75,6 +75,10 @@ def test_honest_usage_breaks_no_rule(name: str) -> None:
         ("batch_holds_the_events_it_accepted", "UPDATE metering_usagebatch SET accepted = accepted + 1"),
         ("batch_holds_the_events_it_accepted", "DELETE FROM metering_usagebatch"),
         ("batch_holds_the_events_it_accepted", "DELETE FROM usage_event"),
+        (
+            "batches_were_written_in_this_cluster",
+            "UPDATE metering_usagebatch SET transaction_id = transaction_id + 1000000",
+        ),
         ("series_belongs_to_a_customer_and_a_meter", "UPDATE usage_series SET customer_id = 0"),
         ("what_staff_edit_has_history", "DELETE FROM metering_historicalmeter"),
         ("what_staff_edit_has_history", "DELETE FROM metering_historicalsubjectassignment"),
