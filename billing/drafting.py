@@ -30,7 +30,7 @@ from billing.assessment import (
     assess,
     park,
 )
-from billing.errors import InvoiceTotalNegative
+from billing.errors import InvoiceTotalAbsurd, InvoiceTotalNegative
 from billing.late_usage import BilledContract, EarlierPeriod
 from billing.models import BillRun
 from metering import usage
@@ -43,6 +43,9 @@ from pricing.periods import Period, billing_period, cut
 from pricing.price_books import PricedVersion, prices_for
 
 logger = logging.getLogger(__name__)
+
+# One mistaken quantity parks its customer; without a limit its total would fit no approval, and hold up all others.
+_ABSURD_TOTAL = Decimal(10) ** 15
 
 # Held until the transaction ends, so that nobody submits or cancels the run under the hands of those who draft it.
 _HOLD_RUN = """
@@ -397,6 +400,9 @@ def _invoice(run: HeldRun, item: ClaimedItem, lines: Sequence[AssessedLine]) -> 
     if add(net, tax) < 0:
         message = f"The lines add up to {net} {currency}; an invoice cannot pay money out."
         raise InvoiceTotalNegative(message)
+    if add(net, tax) >= _ABSURD_TOTAL:
+        message = f"The lines add up to {net:f} {currency}; a quantity or a price has to be wrong."
+        raise InvoiceTotalAbsurd(message)
     return DraftInvoice(
         item=item,
         lines=lines,

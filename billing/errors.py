@@ -77,6 +77,12 @@ class InvoiceTotalNegative(CountinghouseError):
     code = "invoice_total_negative"
 
 
+class InvoiceTotalAbsurd(CountinghouseError):
+    """The lines add up to more than anybody owes for a month; a quantity or a price has to be wrong."""
+
+    code = "invoice_total_absurd"
+
+
 class IssueDateGoesBack(CountinghouseError):
     """Numbers are given in the order of dates, and a later number carries a later date already."""
 

@@ -74,6 +74,7 @@ _CONFLICT: tuple[type[CountinghouseError], ...] = (
     billing.BillRunPartlyIssued,
     billing.NoApprovedPrices,
     billing.InvoiceTotalNegative,
+    billing.InvoiceTotalAbsurd,
     billing.IssueDateGoesBack,
     billing.InvoiceNotApproved,
     billing.InvoiceNotIssued,
