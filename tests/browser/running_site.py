@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from email import message_from_bytes
@@ -26,7 +26,7 @@ START_SECONDS = 60
 GRACE_SECONDS = 15
 
 
-class MailServer(Controller):  # type: ignore[misc]  # aiosmtpd comes without types
+class MailServer(Controller):
     """An SMTP server on a port of its own that keeps what it is given."""
 
     def __init__(self) -> None:
@@ -36,11 +36,13 @@ class MailServer(Controller):  # type: ignore[misc]  # aiosmtpd comes without ty
         self._arrival = threading.Condition()
         super().__init__(self, hostname="127.0.0.1", port=self.door.getsockname()[1])
 
-    def _create_server(self) -> object:
+    def _create_server(self) -> Awaitable[asyncio.AbstractServer]:
         return self.loop.create_server(self._factory_invoker, sock=self.door)
 
-    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 -- aiosmtpd's
-        await asyncio.to_thread(self._keep, envelope.content)
+    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802 -- aiosmtpd's
+        content = envelope.content
+        assert isinstance(content, bytes)
+        await asyncio.to_thread(self._keep, content)
         return "250 OK"
 
     def _keep(self, content: bytes) -> None:

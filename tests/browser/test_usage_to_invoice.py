@@ -216,7 +216,7 @@ def issue_run(carl: Person, site: Site, run_path: str) -> None:
     carl.go(run_path)
     carl.press(f"Issue 2 invoices, {BOTH_TOTAL}")
     carl.sees(f"Issue 2 invoices, {BOTH_TOTAL}?", "An issued invoice never changes.", within="#issue-dialog")
-    carl.page.screenshot(path=picture("journey/13-issue-dialog"))
+    carl.shoot("journey/13-issue-dialog")
     with site.worker_held():
         carl.press("Issue them", within="#issue-dialog")
         expect(carl.page.get_by_role("progressbar")).to_be_visible()
@@ -226,10 +226,6 @@ def issue_run(carl: Person, site: Site, run_path: str) -> None:
     expect(carl.page.get_by_role("progressbar")).to_have_count(0)
     carl.sees(re.compile("Bill run issued"))
     carl.shoot("journey/15-run-issued")
-
-
-def picture(name: str) -> Path:
-    return Path(__file__).resolve().parent.parent.parent / "var" / "screenshots" / f"{name}.png"
 
 
 def mail_to(site: Site, address: str) -> Message:
@@ -262,8 +258,12 @@ def explain_invoice(anna: Person, *, approver: str) -> None:
     expect(anna.page.locator("#drawer canvas")).to_be_visible()
     anna.shoot("journey/17-why")
     faults = anna.faults()
+    anna.press("All events", within="#drawer")
+    anna.sees("Events behind H100 hours", "acme-10")
+    faults += anna.faults()
+    anna.shoot("journey/18-events-of-a-line")
     assert not faults, "\n".join(faults)
-    anna.page.locator("#drawer [data-closes]").first.click()
+    anna.page.go_back()
 
 
 def download(anna: Person) -> bytes:
@@ -296,4 +296,4 @@ def read_audit_log(carl: Person) -> None:
         row = carl.page.locator("main table tr", has_text=re.compile(what, re.IGNORECASE)).filter(has_text=who.email)
         expect(row.first).to_be_visible()
     carl.sees("Invoice issued", "Invoice sent")
-    carl.shoot("journey/18-audit")
+    carl.shoot("journey/19-audit")

@@ -89,9 +89,7 @@ def use(world: World, customer: Customer, quantity: str, *, month: date) -> None
 
 
 def _ingest(events: list[dict[str, object]], *, at: datetime) -> None:
-    ingestion.ingest(
-        events=events, door=UsageBatch.Door.FILE, origin="usage.jsonl", actor=Actor.system("tests"), at=at
-    )
+    ingestion.ingest(events=events, door=UsageBatch.Door.FILE, origin="usage.jsonl", actor=Actor.system("tests"), at=at)
 
 
 def in_full_work() -> World:
