@@ -17,14 +17,15 @@ class Rule:
     sql: str
 
 
-def _has_history(table: str, noun: str) -> Rule:
+def has_history(app: str, model: str, noun: str) -> Rule:
+    """Return the rule that every record of a model has history; both names as in the tables, in lower case."""
     return Rule(
-        name=f"accounts.{table}_has_history",
+        name=f"{app}.{model}_has_history",
         statement=f"Every {noun} has a history row that says how it came to be.",
         sql=f"""
-            SELECT record.id FROM accounts_{table} record
-            WHERE NOT EXISTS (SELECT 1 FROM accounts_historical{table} kept WHERE kept.id = record.id)
-        """,  # noqa: S608 -- the table names are the ones below
+            SELECT record.id FROM {app}_{model} record
+            WHERE NOT EXISTS (SELECT 1 FROM {app}_historical{model} kept WHERE kept.id = record.id)
+        """,  # noqa: S608 -- names of the house's own tables
     )
 
 
@@ -112,9 +113,9 @@ RULES: tuple[Rule, ...] = (
             SELECT DISTINCT id FROM above WHERE parent_id = id
         """,
     ),
-    _has_history("user", "member of staff"),
-    _has_history("legalentity", "legal entity"),
-    _has_history("customer", "customer"),
-    _has_history("contact", "contact"),
-    _has_history("approvalpolicy", "approval policy"),
+    has_history("accounts", "user", "member of staff"),
+    has_history("accounts", "legalentity", "legal entity"),
+    has_history("accounts", "customer", "customer"),
+    has_history("accounts", "contact", "contact"),
+    has_history("accounts", "approvalpolicy", "approval policy"),
 )

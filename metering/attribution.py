@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import psycopg
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
 from psycopg.types.range import Range
 
 from accounts import audit, history
 from accounts.access import Actor, Permission
+from accounts.constraints import named
 from accounts.errors import CustomerUnknown
 from accounts.models import Customer
 from accounts.validation import require_reason
@@ -122,7 +122,7 @@ def end_assignment(
     if starts_at is not None and ends_at is not None and ends_at <= starts_at:
         raise AssignmentPeriodEmpty
     assignment.valid_during = DateTimeTZRange(starts_at, ends_at, "[)")
-    with _one_customer_at_a_time():
+    with named("subject_belongs_to_one_customer_at_a_time", SubjectAlreadyAssigned):
         history.save(assignment, update_fields=["valid_during"], reason=reason, actor=actor, at=at)
     audit.record(actor=actor, verb="subject.assignment_ended", subject=assignment, at=at, reason=reason)
     return assignment
@@ -152,19 +152,8 @@ def _require_valid(wanted: NewAssignment) -> None:
         raise AssignmentPeriodEmpty
 
 
-@contextmanager
-def _one_customer_at_a_time() -> Iterator[None]:
-    try:
-        with transaction.atomic():
-            yield
-    except IntegrityError as error:
-        if "subject_belongs_to_one_customer_at_a_time" in str(error):
-            raise SubjectAlreadyAssigned from error
-        raise
-
-
 def _create(assignments: list[SubjectAssignment], *, actor: Actor, at: datetime) -> list[SubjectAssignment]:
-    with _one_customer_at_a_time():
+    with named("subject_belongs_to_one_customer_at_a_time", SubjectAlreadyAssigned):
         created = history.bulk_create(assignments, model=SubjectAssignment, actor=actor, at=at)
     audit.record_many(actor=actor, verb="subject.assigned", subjects=created, at=at)
     return created

@@ -13,6 +13,7 @@ from django.db import transaction
 
 from accounts import audit, history
 from accounts.access import Actor, Permission
+from accounts.constraints import named
 from accounts.validation import require_reason
 from metering.counting import MeterRule
 from metering.errors import MeterCodeTaken, MeterInvalid
@@ -52,7 +53,8 @@ def define_meter(
     if Meter.objects.filter(code=code).exists():
         msg = f"There is a meter “{code}” already."
         raise MeterCodeTaken(msg)
-    history.save(meter, actor=actor, at=at)
+    with named("meter_code_is_unique", MeterCodeTaken):
+        history.save(meter, actor=actor, at=at)
     audit.record(actor=actor, verb="meter.defined", subject=meter, at=at)
     return meter
 

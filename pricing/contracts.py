@@ -12,6 +12,7 @@ from accounts import audit, history
 from accounts.access import Actor, Permission
 from accounts.constraints import named
 from accounts.models import Customer
+from accounts.validation import require_reason
 from pricing.errors import (
     ContractCurrencyDiffers,
     ContractDatesInvalid,
@@ -135,9 +136,10 @@ def _agreement_of(contract: Contract) -> Agreement:
 def end_contract(*, contract_id: int, ends_on: date, reason: str, actor: Actor, at: datetime) -> Contract:
     """Let a contract end before that day begins, a local date of the legal entity; also moves an end that was agreed.
 
-    Raises: PermissionMissing, ContractUnknown, ContractDatesInvalid, ContractOverlaps.
+    Raises: PermissionMissing, ReasonMissing, ContractUnknown, ContractDatesInvalid, ContractOverlaps.
     """
     actor.require(Permission.EDIT_CONTRACTS)
+    require_reason(reason)
     if Customer.objects.select_for_update(no_key=True).filter(contracts=contract_id).first() is None:
         raise ContractUnknown
     contract = (

@@ -2,19 +2,7 @@
 
 from __future__ import annotations
 
-from accounts.invariants import Rule
-
-
-def _has_history(table: str, noun: str) -> Rule:
-    return Rule(
-        name=f"pricing.{table}_has_history",
-        statement=f"Every {noun} has a history row that says how it came to be.",
-        sql=f"""
-            SELECT record.id FROM pricing_{table} record
-            WHERE NOT EXISTS (SELECT 1 FROM pricing_historical{table} kept WHERE kept.id = record.id)
-        """,  # noqa: S608 -- the table names are the ones below
-    )
-
+from accounts.invariants import Rule, has_history
 
 RULES: tuple[Rule, ...] = (
     Rule(
@@ -146,8 +134,8 @@ RULES: tuple[Rule, ...] = (
             )
         """,
     ),
-    _has_history("product", "product"),
-    _has_history("pricebook", "price book"),
-    _has_history("pricebookversion", "version of a price book"),
-    _has_history("contract", "contract"),
+    has_history("pricing", "product", "product"),
+    has_history("pricing", "pricebook", "price book"),
+    has_history("pricing", "pricebookversion", "version of a price book"),
+    has_history("pricing", "contract", "contract"),
 )

@@ -18,6 +18,7 @@ from django.db.models import Max
 from accounts import audit, history
 from accounts.access import Actor, Permission
 from accounts.constraints import named
+from accounts.validation import require_reason
 from pricing.errors import (
     PriceBookCodeTaken,
     PriceBookInvalid,
@@ -115,9 +116,10 @@ def rename_price_book(
 ) -> PriceBook:
     """Change what a price book is called; its code and currency stay for ever.
 
-    Raises: PermissionMissing, PriceBookUnknown, PriceBookInvalid.
+    Raises: PermissionMissing, ReasonMissing, PriceBookUnknown, PriceBookInvalid.
     """
     actor.require(Permission.EDIT_PRICES)
+    require_reason(reason)
     book = _lock_book(book_id)
     if (book.name, book.description) == (name, description):
         return book
@@ -179,9 +181,10 @@ def _copy_prices(*, from_version_id: int, to_version_id: int) -> None:
 def discard_draft(*, version_id: int, reason: str, actor: Actor, at: datetime) -> None:
     """Throw a draft away with its prices; a draft that is gone already stays gone.
 
-    Raises: PermissionMissing, VersionNotDraft.
+    Raises: PermissionMissing, ReasonMissing, VersionNotDraft.
     """
     actor.require(Permission.EDIT_PRICES)
+    require_reason(reason)
     try:
         draft = _lock_draft(version_id)
     except VersionUnknown:

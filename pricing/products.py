@@ -12,6 +12,7 @@ from django.db import transaction
 from accounts import audit, history
 from accounts.access import Actor, Permission
 from accounts.constraints import named
+from accounts.validation import require_reason
 from metering.models import Meter
 from pricing.errors import ProductCodeTaken, ProductInvalid, ProductUnknown, ProductUsageFrozen
 from pricing.models import Product
@@ -145,9 +146,10 @@ def change_product(
 
     An inactive product is not offered for new prices; what is priced goes on being billed.
 
-    Raises: PermissionMissing, ProductUnknown, ProductInvalid, ProductUsageFrozen, ProductCodeTaken.
+    Raises: PermissionMissing, ReasonMissing, ProductUnknown, ProductInvalid, ProductUsageFrozen, ProductCodeTaken.
     """
     actor.require(Permission.EDIT_PRICES)
+    require_reason(reason)
     product = Product.objects.select_for_update(no_key=True).filter(pk=product_id).first()
     if product is None:
         raise ProductUnknown

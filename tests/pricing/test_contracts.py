@@ -9,7 +9,7 @@ from django.test.utils import CaptureQueriesContext
 
 from accounts import customers
 from accounts.access import Actor, Role
-from accounts.errors import PermissionMissing
+from accounts.errors import PermissionMissing, ReasonMissing
 from accounts.models import AuditEntry
 from pricing import contracts
 from pricing.contracts import Agreement
@@ -167,15 +167,24 @@ def test_a_contract_does_not_end_before_it_starts_nor_within_the_next(analyst: A
     make.contract(customer=contract.customer, book=contract.price_book, starts_on=JULY_1)
 
     with pytest.raises(ContractDatesInvalid):
-        contracts.end_contract(contract_id=contract.pk, ends_on=JAN_1, reason="", actor=analyst, at=NOON)
+        contracts.end_contract(contract_id=contract.pk, ends_on=JAN_1, reason="New terms", actor=analyst, at=NOON)
     with pytest.raises(ContractOverlaps):
-        contracts.end_contract(contract_id=contract.pk, ends_on=date(2026, 7, 2), reason="", actor=analyst, at=NOON)
+        contracts.end_contract(
+            contract_id=contract.pk, ends_on=date(2026, 7, 2), reason="New terms", actor=analyst, at=NOON
+        )
+
+
+def test_ending_a_contract_takes_a_reason(analyst: Actor) -> None:
+    contract = make.contract()
+
+    with pytest.raises(ReasonMissing):
+        contracts.end_contract(contract_id=contract.pk, ends_on=JULY_1, reason=" ", actor=analyst, at=NOON)
 
 
 def test_a_contract_that_is_not_there_is_not_ended(analyst: Actor) -> None:
     with pytest.raises(ContractUnknown):
         contracts.end_contract(
-            contract_id=make_accounts.UNKNOWN_ID, ends_on=date(2026, 6, 1), reason="", actor=analyst, at=NOON
+            contract_id=make_accounts.UNKNOWN_ID, ends_on=date(2026, 6, 1), reason="New terms", actor=analyst, at=NOON
         )
 
 
@@ -186,4 +195,4 @@ def test_contracts_need_the_permission_to_edit_them() -> None:
     with pytest.raises(PermissionMissing):
         contracts.sign_contracts(agreements=[], actor=manager, at=NOON)
     with pytest.raises(PermissionMissing):
-        contracts.end_contract(contract_id=contract.pk, ends_on=JULY_1, reason="", actor=manager, at=NOON)
+        contracts.end_contract(contract_id=contract.pk, ends_on=JULY_1, reason="New terms", actor=manager, at=NOON)

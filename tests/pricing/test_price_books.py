@@ -7,7 +7,7 @@ from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from accounts.access import Actor, Role
-from accounts.errors import PermissionMissing
+from accounts.errors import PermissionMissing, ReasonMissing
 from accounts.models import AuditEntry
 from pricing import price_books
 from pricing.errors import (
@@ -179,7 +179,7 @@ def test_nothing_is_edited_while_in_review(manager: Actor) -> None:
     with pytest.raises(VersionNotDraft):
         price_books.remove_price(version_id=version.pk, product_id=product.pk, actor=manager, at=NOON)
     with pytest.raises(VersionNotDraft):
-        price_books.discard_draft(version_id=version.pk, reason="", actor=manager, at=NOON)
+        price_books.discard_draft(version_id=version.pk, reason="New terms", actor=manager, at=NOON)
 
 
 def test_a_draft_is_discarded_with_its_prices(manager: Actor) -> None:
@@ -199,15 +199,28 @@ def test_what_is_not_there_is_said_by_name(manager: Actor) -> None:
     with pytest.raises(PriceBookUnknown):
         price_books.open_draft(book_id=nothing, actor=manager, at=NOON)
     with pytest.raises(PriceBookUnknown):
-        price_books.rename_price_book(book_id=nothing, name="A", description="", reason="", actor=manager, at=NOON)
+        price_books.rename_price_book(
+            book_id=nothing, name="A", description="", reason="New terms", actor=manager, at=NOON
+        )
     with pytest.raises(VersionUnknown):
         price_books.set_prices(version_id=nothing, specs={}, actor=manager, at=NOON)
     with pytest.raises(VersionUnknown):
         price_books.remove_price(version_id=nothing, product_id=1, actor=manager, at=NOON)
     with pytest.raises(VersionUnknown):
-        price_books.submit_version(version_id=nothing, effective_from=NOON, reason="", actor=manager, at=NOON)
+        price_books.submit_version(version_id=nothing, effective_from=NOON, reason="New terms", actor=manager, at=NOON)
     with pytest.raises(VersionUnknown):
-        price_books.withdraw_version(version_id=nothing, reason="", actor=manager, at=NOON)
+        price_books.withdraw_version(version_id=nothing, reason="New terms", actor=manager, at=NOON)
+
+
+def test_renaming_a_book_and_discarding_a_draft_take_a_reason(manager: Actor) -> None:
+    version = make.draft()
+
+    with pytest.raises(ReasonMissing):
+        price_books.rename_price_book(
+            book_id=version.book_id, name="A", description="", reason=" ", actor=manager, at=NOON
+        )
+    with pytest.raises(ReasonMissing):
+        price_books.discard_draft(version_id=version.pk, reason=" ", actor=manager, at=NOON)
 
 
 def test_price_books_need_the_permission_to_edit_prices() -> None:
@@ -218,7 +231,7 @@ def test_price_books_need_the_permission_to_edit_prices() -> None:
         price_books.open_price_book(code="a", name="A", currency="EUR", actor=approver, at=NOON)
     with pytest.raises(PermissionMissing):
         price_books.rename_price_book(
-            book_id=version.book_id, name="A", description="", reason="", actor=approver, at=NOON
+            book_id=version.book_id, name="A", description="", reason="New terms", actor=approver, at=NOON
         )
     with pytest.raises(PermissionMissing):
         price_books.open_draft(book_id=version.book_id, actor=approver, at=NOON)
@@ -227,7 +240,7 @@ def test_price_books_need_the_permission_to_edit_prices() -> None:
     with pytest.raises(PermissionMissing):
         price_books.remove_price(version_id=version.pk, product_id=1, actor=approver, at=NOON)
     with pytest.raises(PermissionMissing):
-        price_books.discard_draft(version_id=version.pk, reason="", actor=approver, at=NOON)
+        price_books.discard_draft(version_id=version.pk, reason="New terms", actor=approver, at=NOON)
 
 
 def test_fifty_prices_take_as_many_queries_as_one(manager: Actor) -> None:

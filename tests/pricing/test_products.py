@@ -7,7 +7,7 @@ from django.db import IntegrityError, connection
 from django.test.utils import CaptureQueriesContext
 
 from accounts.access import Actor, Role
-from accounts.errors import PermissionMissing
+from accounts.errors import PermissionMissing, ReasonMissing
 from accounts.models import AuditEntry
 from pricing import products
 from pricing.errors import ProductCodeTaken, ProductInvalid, ProductUnknown, ProductUsageFrozen
@@ -106,7 +106,7 @@ def test_products_need_the_permission_to_edit_prices() -> None:
         products.add_products(products=[terms], actor=stranger, at=NOON)
     with pytest.raises(PermissionMissing):
         products.change_product(
-            product_id=make.product().pk, terms=terms, is_active=True, reason="", actor=stranger, at=NOON
+            product_id=make.product().pk, terms=terms, is_active=True, reason="New terms", actor=stranger, at=NOON
         )
 
 
@@ -142,7 +142,7 @@ def test_a_priced_product_may_be_renamed_but_keeps_its_usage(manager: Actor) -> 
             product_id=product.pk,
             terms=ProductTerms(code=product.code, name="New name", group=product.group, unit="day"),
             is_active=True,
-            reason="",
+            reason="New terms",
             actor=manager,
             at=NOON,
         )
@@ -151,12 +151,20 @@ def test_a_priced_product_may_be_renamed_but_keeps_its_usage(manager: Actor) -> 
     assert product.history.latest().history_change_reason == "Marketing"
 
 
+def test_changing_a_product_takes_a_reason(manager: Actor) -> None:
+    product = make.product()
+    terms = ProductTerms(code=product.code, name="New name", group=product.group, unit=product.unit)
+
+    with pytest.raises(ReasonMissing):
+        products.change_product(product_id=product.pk, terms=terms, is_active=True, reason=" ", actor=manager, at=NOON)
+
+
 def test_a_product_that_is_not_there_is_not_changed(manager: Actor) -> None:
     terms = ProductTerms(code="A", name="A", group="G", unit="h")
 
     with pytest.raises(ProductUnknown):
         products.change_product(
-            product_id=make_accounts.UNKNOWN_ID, terms=terms, is_active=True, reason="", actor=manager, at=NOON
+            product_id=make_accounts.UNKNOWN_ID, terms=terms, is_active=True, reason="New terms", actor=manager, at=NOON
         )
 
 
