@@ -34,12 +34,15 @@ class ReleaseResult:
     closed_before: int
 
 
-@transaction.atomic
 def release(*, event_ids: Sequence[int], actor: Actor, at: datetime) -> ReleaseResult:
     """Count quarantined events whose cause is mended, each once and with its own time; the rest waits on.
 
     An event that contradicts itself counts as it stands: releasing it is the person's word that it is right. An event
     that still cannot be counted shows the reason that holds now.
+
+    More events than a batch holds are released in several transactions, for one that took the locks of a second batch
+    after those of the first could wait in a ring. Cut off in between, the rest waits on and is released by asking
+    again.
 
     Raises: PermissionMissing.
     """
@@ -47,12 +50,18 @@ def release(*, event_ids: Sequence[int], actor: Actor, at: datetime) -> ReleaseR
     released = still = 0
     wanted = sorted(set(event_ids))
     for start in range(0, len(wanted), MAX_EVENTS):
-        counted, problems = _count(wanted[start : start + MAX_EVENTS], actor=actor, at=at)
-        _close(counted, status=Status.RELEASED, reason="", actor=actor, at=at)
-        _explain(problems)
-        released += len(counted)
-        still += len(problems)
+        counted, problems = _release_batch(wanted[start : start + MAX_EVENTS], actor=actor, at=at)
+        released += counted
+        still += problems
     return ReleaseResult(released, still, len(wanted) - released - still)
+
+
+@transaction.atomic
+def _release_batch(event_ids: Sequence[int], *, actor: Actor, at: datetime) -> tuple[int, int]:
+    counted, problems = _count(event_ids, actor=actor, at=at)
+    _close(counted, status=Status.RELEASED, reason="", actor=actor, at=at)
+    _explain(problems)
+    return len(counted), len(problems)
 
 
 @transaction.atomic
