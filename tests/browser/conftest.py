@@ -72,34 +72,34 @@ def browser(site: Site) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def known_cookies() -> dict[str, list[Any]]:
-    """The cookies of those who signed in before, by e-mail address."""
+def signed_in() -> dict[str, Person]:
+    """Those who signed in before, by e-mail address: they stay signed in, and their browsers keep what they loaded."""
     return {}
 
 
 @pytest.fixture
-def sit_down(browser: Browser, site: Site, known_cookies: dict[str, list[Any]]) -> Iterator[Callable[[str], Person]]:
-    """Give each caller a browser context of their own, signed in if they name their address.
+def sit_down(browser: Browser, site: Site, signed_in: dict[str, Person]) -> Iterator[Callable[[str], Person]]:
+    """Seat somebody at a new tab, signed in if they name their address; without one the browser is a fresh one.
 
     Afterwards nobody's browser may have complained.
     """
     people: list[Person] = []
 
     def sit(email: str = "") -> Person:
-        context = browser.new_context(viewport=WIDE, locale="en-GB", timezone_id="Europe/Berlin")
-        context.set_default_timeout(WAIT_MILLISECONDS)
-        person = Person(context, site.url)
+        person = signed_in.get(email)
+        if person is None:
+            context = browser.new_context(viewport=WIDE, locale="en-GB", timezone_id="Europe/Berlin")
+            context.set_default_timeout(WAIT_MILLISECONDS)
+            person = Person(context, site.url)
+            if email:
+                person.sign_in(email)
+                person.page.wait_for_url(lambda url: "/login/" not in url)
+                signed_in[email] = person
+        elif person not in people:
+            person.open_tab()
         people.append(person)
-        if email in known_cookies:
-            context.add_cookies(known_cookies[email])
-        elif email:
-            person.sign_in(email)
-            person.page.wait_for_url(lambda url: "/login/" not in url)
-            known_cookies[email] = context.cookies()
         return person
 
     yield sit
-    complaints = [complaint for person in people for complaint in person.complaints]
-    for person in people:
-        person.context.close()
+    complaints = [complaint for person in people for complaint in person.leave()]
     assert not complaints, "\n".join(complaints)

@@ -31,6 +31,16 @@ class Person:
         context.on("response", self._on_response)
         self.page: Page = context.new_page()
 
+    def open_tab(self) -> None:
+        """Sit down at a new tab."""
+        self.page = self.context.new_page()
+
+    def leave(self) -> list[str]:
+        """Close the tab, and return what the browser complained of since the last time."""
+        self.page.close()
+        complaints, self.complaints = self.complaints, []
+        return complaints
+
     def _on_console(self, message: ConsoleMessage) -> None:
         status = _BLAMED_STATUS.search(message.text)
         if message.type in {"error", "warning"} and not (status and int(status[1]) in self._expected):
@@ -97,22 +107,26 @@ class Person:
 
     def shoot(self, name: str) -> None:
         """Keep a picture of the page, wide and narrow."""
-        for size in (WIDE, NARROW):
+        for size in (NARROW, WIDE):
             self._resize(size)
-            file = SCREENSHOT_FOLDER / f"{name}-{size['width']}.png"
-            self.page.screenshot(path=file, full_page=True, animations="disabled")
-        self._resize(WIDE)
+            self._picture(name, size)
+
+    def faults(self, picture: str = "") -> list[str]:
+        """What is wrong with the page before this person, at both widths; keeps pictures of it if they get a name."""
+        found: list[str] = []
+        for size in (NARROW, WIDE):
+            self._resize(size)
+            faults: list[str] = self.page.evaluate(PAGE_CHECK)
+            found += [f"{self.page.url} at {size['width']}: {fault}" for fault in faults]
+            if picture:
+                self._picture(picture, size)
+        return found
 
     def _resize(self, size: ViewportSize) -> None:
         """Give the page another size, and the two frames that it takes to answer to it."""
         self.page.set_viewport_size(size)
         self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
-    def faults(self) -> list[str]:
-        """What is wrong with the page before this person, at both widths."""
-        found: dict[str, None] = {}
-        for size in (NARROW, WIDE):
-            self._resize(size)
-            faults: list[str] = self.page.evaluate(PAGE_CHECK)
-            found |= dict.fromkeys(f"{self.page.url} at {size['width']}: {fault}" for fault in faults)
-        return list(found)
+    def _picture(self, name: str, size: ViewportSize) -> None:
+        file = SCREENSHOT_FOLDER / f"{name}-{size['width']}.png"
+        self.page.screenshot(path=file, full_page=True, animations="disabled")

@@ -76,10 +76,9 @@ def test_every_page_in_the_sidebar_of_a_role_is_in_order(
     for path in dict.fromkeys(paths):
         answer = person.go(path)
         assert answer.status == 200, path
-        faults += person.faults()
-        if path not in pictured:
-            pictured.add(path)
-            person.shoot(f"pages/{path.strip('/').replace('/', '-') or 'home'}")
+        name = "" if path in pictured else f"pages/{path.strip('/').replace('/', '-') or 'home'}"
+        pictured.add(path)
+        faults += person.faults(picture=name)
 
     assert not faults, "\n".join(faults)
 
@@ -93,8 +92,7 @@ def test_every_page_behind_a_list_is_in_order(station: str, sit_down: SitDown) -
         # Tables may be wider than a phone and scroll by themselves, so the link itself is asked where it leads.
         person.go(person.page.locator(link).first.evaluate("a => a.href"))
 
-    faults = person.faults()
-    person.shoot(f"pages/{station}")
+    faults = person.faults(picture=f"pages/{station}")
 
     assert not faults, "\n".join(faults)
 
