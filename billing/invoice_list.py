@@ -96,9 +96,13 @@ def invoices(question: InvoiceQuestion, *, today: date) -> QuerySet[Invoice]:
 def for_list(found: QuerySet[Invoice]) -> QuerySet[Invoice]:
     """Add what a list shows of each invoice: customer, document, the state of its mail, the bill before."""
     last_mail = InvoiceDelivery.objects.filter(invoice=OuterRef("pk")).order_by("-id")
-    return with_bill_before(found).select_related("customer", "legal_entity", "bill_run").annotate(
-        mail_state=Subquery(last_mail.values("state")[:1]),
-        has_document=Exists(found.model.objects.filter(pk=OuterRef("pk"), document__state="made")),
+    return (
+        with_bill_before(found)
+        .select_related("customer", "legal_entity", "bill_run")
+        .annotate(
+            mail_state=Subquery(last_mail.values("state")[:1]),
+            has_document=Exists(found.model.objects.filter(pk=OuterRef("pk"), document__state="made")),
+        )
     )
 
 
@@ -117,7 +121,9 @@ def with_bill_before(found: QuerySet[Invoice]) -> QuerySet[Invoice]:
     return found.annotate(before_total=Subquery(before.values("total_amount")[:1])).annotate(
         difference=difference,
         difference_percent=Case(
-            When(before_total__gt=0, then=ExpressionWrapper(difference * 100 / F("before_total"), output_field=_AMOUNT)),
+            When(
+                before_total__gt=0, then=ExpressionWrapper(difference * 100 / F("before_total"), output_field=_AMOUNT)
+            ),
             output_field=_AMOUNT,
         ),
     )

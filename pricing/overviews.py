@@ -58,9 +58,7 @@ def books(*, on: date) -> QuerySet[PriceBook]:
     versions = PriceBookVersion.objects.filter(book=OuterRef("pk")).order_by()
     live = versions.filter(status=Status.LIVE)
     open_draft = versions.filter(status__in=[Status.DRAFT, Status.IN_REVIEW])
-    running = Q(contracts__starts_on__lte=on) & (
-        Q(contracts__ends_on__isnull=True) | Q(contracts__ends_on__gt=on)
-    )
+    running = Q(contracts__starts_on__lte=on) & (Q(contracts__ends_on__isnull=True) | Q(contracts__ends_on__gt=on))
     return PriceBook.objects.annotate(
         live_id=Subquery(live.values("pk")[:1]),
         live_number=Subquery(live.values("number")[:1]),
