@@ -93,9 +93,8 @@ def csv_row(invoice: Invoice) -> list[object]:
 
 def runs() -> QuerySet[BillRun]:
     """Return every run, the newest month first."""
-    return BillRun.objects.select_related("legal_entity", "created_by").annotate(
-        parked=Count("items", filter=Q(items__state=BillRunItem.State.PARKED)),
-    )
+    counted = BillRun.objects.annotate(parked=Count("items", filter=Q(items__state=BillRunItem.State.PARKED)))
+    return counted.select_related("legal_entity", "created_by").order_by("-month", "legal_entity__name", "-id")
 
 
 def run_rows(found: list[BillRun]) -> list[RunRow]:
