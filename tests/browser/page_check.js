@@ -27,6 +27,27 @@
         faults.push(`the body is ${width} wide, the window ${window.innerWidth}: ${widest.slice(0, 1).map(sketch)}`);
     }
 
+    // Text that has so little room that it stands letter below letter.
+    for (const element of document.querySelectorAll("main *, #content *")) {
+        const says = [...element.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.textContent.trim().length > 5);
+        const size = parseFloat(getComputedStyle(element).fontSize);
+        const box = element.getBoundingClientRect();
+        if (says && shown(element) && box.width > 1 && box.width < 3 * size && box.height > 4 * size) {
+            faults.push(`text without room: ${element.textContent.trim().slice(0, 40)}`);
+        }
+    }
+
+    // Text that runs out of its card, where nothing scrolls.
+    for (const card of document.querySelectorAll(".ch-card, .ch-tile")) {
+        const edge = card.getBoundingClientRect().right + 1;
+        for (const element of card.querySelectorAll("*")) {
+            if (!element.children.length && element.textContent.trim() && shown(element) && !element.closest(".ch-scroll, .ch-hidden, .ch-tabs")
+                && element.getBoundingClientRect().right > edge) {
+                faults.push(`text outside of its card: ${element.textContent.trim().slice(0, 40)}`);
+            }
+        }
+    }
+
     // What a template let through.
     const text = document.body.innerText;
     for (const found of text.match(/.{0,30}(\bNone\b(?! [a-z])|\{\{|\{%|%\}|\bundefined\b|\bNaN\b|\bInvalid Date\b).{0,30}/g) || []) {

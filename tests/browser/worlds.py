@@ -51,7 +51,9 @@ def opened(*, approved: bool, fee_code: str = "platform-fee") -> World:
     now = datetime.now(UTC)
     staff = hire_staff(at=now)
     shop = replace(make_billing.shop(approved=False), analyst=staff.analyst, controller=staff.controller)
-    fee = make_pricing.product(code=fee_code, name="Platform fee", group="Fees", unit="month")
+    fee = make_pricing.product(
+        code=fee_code, name="Platform fee", group="Platform, support and on-call service", unit="month"
+    )
     if approved:
         make_pricing.approved_version(book=shop.book, prices={shop.product: make_billing.GRADUATED, fee: FEE})
     return World(
