@@ -146,7 +146,8 @@ def back_to(request: HttpRequest, fallback: str) -> str:
     """Return where a form asked to go back to, if that is a page of this site."""
     wanted = request.POST.get("next", "")
     here = url_has_allowed_host_and_scheme(wanted, {request.get_host()}, require_https=request.is_secure())
-    return wanted if here else fallback
+    # Anything else redirect() would take for the name of a view.
+    return wanted if here and wanted.startswith("/") else fallback
 
 
 def page_of(request: HttpRequest, rows: Any, per_page: int = ROWS_PER_PAGE) -> Page[Any]:

@@ -85,7 +85,7 @@ class Server:
         """Kill the server as soon as the query finds something."""
         with psycopg.connect(embedded_url(self.folder), autocommit=True) as connection:
             ends_at = time.monotonic() + 30
-            while connection.execute(f"SELECT EXISTS ({query})").fetchone() != (True,):  # type: ignore[arg-type]
+            while connection.execute(f"SELECT EXISTS ({query})").fetchone() != (True,):
                 assert time.monotonic() < ends_at, query
             postmaster = int((self.folder / "postmaster.pid").read_text().split("\n", 1)[0])
             os.kill(postmaster, kind)

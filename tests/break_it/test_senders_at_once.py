@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import random
 import threading
-from collections import Counter
+from collections import defaultdict
 from decimal import Decimal
 from functools import partial
 
@@ -82,7 +82,7 @@ def test_eight_senders_of_the_same_five_thousand_events_count_each_once() -> Non
 
     # Of two contents of one identity the first that came counts; whichever it was, it is what the event now says.
     kept = {event.event_id: event for event in UsageEvent.objects.all()}
-    expected: Counter[str] = Counter()
+    expected: defaultdict[str, Decimal] = defaultdict(Decimal)
     for event in events:
         data = kept[str(event["id"])].data if event["id"] in kept else None
         if data is not None:
