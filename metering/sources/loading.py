@@ -59,7 +59,7 @@ def load_usage(
     stream: BinaryIO,
     file_format: FileFormat,
     origin: str,
-    on_progress: Callable[[int], None] = lambda _rows: None,
+    on_progress: Callable[[int], object] = lambda _rows: None,
     actor: Actor,
     at: datetime,
 ) -> LoadReport:

@@ -10,7 +10,7 @@ import pytest
 
 from pricing.price_texts import amount_text, exact_amount_text, price_text, quantity_text
 
-TIERS = [{"up_to": "100", "unit_price": "0.10"}, {"up_to": None, "unit_price": "0.08"}]
+TIERS: list[dict[str, Any]] = [{"up_to": "100", "unit_price": "0.10"}, {"up_to": None, "unit_price": "0.08"}]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from django.test import Client
 from django.urls import reverse
 
 from accounts.access import Actor, Role
+from pricing import price_books
+from pricing import price_books
 from pricing.models import Price, PriceBook, PriceBookVersion
 from tests import make_accounts
 from tests import make_pricing as make
@@ -287,7 +289,7 @@ def test_pages_take_as_many_queries_for_fifty_rows_as_for_one(manager: Client) -
     for_one = [queries(manager, address) for address in addresses]
     actor = Actor.system("tests")
     for _ in range(49):
-        make.price_books.set_price(
+        price_books.set_price(
             version_id=version.pk,
             product_id=make.metered_product().pk,
             spec=TEN_CENTS,
