@@ -12,7 +12,6 @@ from django.urls import reverse
 
 from accounts.access import Actor, Role
 from pricing import price_books
-from pricing import price_books
 from pricing.models import Price, PriceBook, PriceBookVersion
 from tests import make_accounts
 from tests import make_pricing as make
