@@ -349,7 +349,7 @@ class ApiKeyAdmin(PlainRecordAdmin):
     def shown_scopes(self, key: ApiKey) -> str:
         return ", ".join(key.scopes)
 
-    @shown("State", label={"valid": "success", "expired": "warning", "revoked": "danger"})
+    @shown("State", label={"valid": "success", "dormant": "warning", "expired": "warning", "revoked": "danger"})
     def state(self, key: ApiKey) -> str:
         return api_keys.state_of(key, at=timezone.now())
 

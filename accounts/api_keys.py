@@ -22,6 +22,7 @@ from accounts.access import Actor, Permission
 from accounts.errors import (
     ApiKeyExpired,
     ApiKeyMissing,
+    ApiKeyOfDeactivatedCustomer,
     ApiKeyRevoked,
     ApiKeyScopeMissing,
     ApiKeyUnknown,
@@ -110,8 +111,9 @@ def authenticate_api_key(*, authorization_header: str | None, scope: str, at: da
 
     One query, and at most once a minute a write of `last_used_at`. The comparison takes the same time for every
     secret. A key of a customer speaks for `key.customer_id` alone; the caller must hold its reads and writes to that.
+    It opens nothing while the customer is deactivated, and works again once they are taken back.
 
-    Raises: ApiKeyMissing, ApiKeyUnknown, ApiKeyRevoked, ApiKeyExpired, ApiKeyScopeMissing.
+    Raises: ApiKeyMissing, ApiKeyUnknown, ApiKeyRevoked, ApiKeyExpired, ApiKeyOfDeactivatedCustomer, ApiKeyScopeMissing.
     """
     key = _find(_secret_in(authorization_header))
     state = state_of(key, at=at)
@@ -119,6 +121,8 @@ def authenticate_api_key(*, authorization_header: str | None, scope: str, at: da
         raise ApiKeyRevoked
     if state == "expired":
         raise ApiKeyExpired
+    if state == "dormant":
+        raise ApiKeyOfDeactivatedCustomer
     if scope not in key.scopes:
         msg = f"This API key lacks the scope {scope}."
         raise ApiKeyScopeMissing(msg)
@@ -127,11 +131,16 @@ def authenticate_api_key(*, authorization_header: str | None, scope: str, at: da
 
 
 def state_of(key: ApiKey, *, at: datetime) -> str:
-    """Tell people whether a key opens anything at this moment: `valid`, `expired` or `revoked`."""
+    """Tell people whether a key opens anything at this moment: `valid`, `dormant`, `expired` or `revoked`.
+
+    A dormant key belongs to a customer who is deactivated for now.
+    """
     if key.revoked_at is not None and key.revoked_at <= at:
         return "revoked"
     if key.expires_at is not None and key.expires_at <= at:
         return "expired"
+    if key.customer is not None and not key.customer.is_active:
+        return "dormant"
     return "valid"
 
 
@@ -158,7 +167,7 @@ def _find(secret: str) -> ApiKey:
     form = _SECRET.fullmatch(secret)
     if form is None:
         raise ApiKeyUnknown
-    key = ApiKey.objects.filter(prefix=form["prefix"]).first()
+    key = ApiKey.objects.select_related("customer").filter(prefix=form["prefix"]).first()
     kept = bytes(key.secret_hash) if key is not None else bytes(_RANDOM_BYTES)
     if not hmac.compare_digest(_hash(secret), kept) or key is None:
         raise ApiKeyUnknown

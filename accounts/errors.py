@@ -118,6 +118,12 @@ class ApiKeyRevoked(ApiKeyRefused):
     code = "api_key_revoked"
 
 
+class ApiKeyOfDeactivatedCustomer(ApiKeyRefused):
+    """This API key speaks for a customer who has been deactivated."""
+
+    code = "api_key_of_deactivated_customer"
+
+
 class ApiKeyScopeMissing(ApiKeyRefused):
     """This API key may not do this; it lacks the scope."""
 

@@ -20,6 +20,7 @@ from pricing.rating import engine, spec
 
 _FORBIDDEN: tuple[type[CountinghouseError], ...] = (
     accounts.PermissionMissing,
+    accounts.ApiKeyOfDeactivatedCustomer,
     accounts.ApiKeyScopeMissing,
     accounts.ApprovalNeedsAPerson,
     accounts.ApprovalOfOwnRequest,

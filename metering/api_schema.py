@@ -57,7 +57,7 @@ _OUTCOME = {
 _REFUSALS = {
     "400": "The body is not JSON, or is no event and no array.",
     "401": "The API key is missing, unknown, expired or revoked.",
-    "403": "The API key lacks the scope events:write.",
+    "403": "The API key lacks the scope events:write, or its customer is deactivated.",
     "413": f"The body is too large, or holds more than {MAX_EVENTS:,} events.",
     "503": "The database does not answer; nothing was taken. Send the same request again after Retry-After.",
 }

@@ -8,12 +8,13 @@ from rest_framework.response import Response
 from rest_framework.test import APIRequestFactory
 from rest_framework.views import APIView
 
-from accounts import api_keys
+from accounts import api_keys, customers
 from accounts.access import Actor, Permission
 from accounts.api import ApiKeyAuthentication, HasApiKey, actor_of
 from accounts.errors import (
     ApiKeyExpired,
     ApiKeyMissing,
+    ApiKeyOfDeactivatedCustomer,
     ApiKeyRevoked,
     ApiKeyScopeMissing,
     ApiKeyUnknown,
@@ -117,6 +118,26 @@ def test_an_expired_key_is_refused_from_its_moment_on(administrator: Actor) -> N
     assert authenticate(header, at=NOON + timedelta(days=30, microseconds=-1)) == issued.key
     with pytest.raises(ApiKeyExpired):
         authenticate(header, at=NOON + timedelta(days=30))
+
+
+def test_a_key_of_a_deactivated_customer_opens_nothing_until_they_are_taken_back(
+    administrator: Actor, acme: Customer
+) -> None:
+    issued = issue(administrator, customer_id=acme.pk)
+    header = f"Bearer {issued.secret}"
+    settled: dict[str, Any] = {
+        "customer_id": acme.pk,
+        "reason": "They left.",
+        "actor": Actor.system("tests"),
+        "at": NOON,
+    }
+
+    customers.deactivate_customer(**settled)
+    with pytest.raises(ApiKeyOfDeactivatedCustomer):
+        authenticate(header)
+    customers.reactivate_customer(**settled)
+
+    assert authenticate(header) == issued.key
 
 
 def test_a_revoked_key_is_refused_and_revoking_twice_keeps_the_first_moment(administrator: Actor) -> None:
