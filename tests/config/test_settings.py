@@ -47,6 +47,15 @@ def test_production_with_everything_passes_the_deployment_checks() -> None:
     assert checked.returncode == 0, checked.stderr
 
 
+def test_production_trusts_forms_from_its_own_hosts_and_from_those_below_a_domain() -> None:
+    program = "from django.conf import settings as s; print(*sorted(s.CSRF_TRUSTED_ORIGINS))"
+
+    printed = _production(program, COMPLETE | {"ALLOWED_HOSTS": "billing.example,.books.example,*"})
+
+    expected = ["https://*.books.example", "https://billing.example", "https://books.example"]
+    assert printed.stdout.split() == expected
+
+
 def test_production_speaks_tls_to_the_mail_server_and_never_shows_a_traceback() -> None:
     program = "from django.conf import settings as s; print(s.EMAIL_USE_TLS, s.EMAIL_USE_SSL, s.DEBUG, s.ALLOWED_HOSTS)"
 
