@@ -34,7 +34,9 @@ def define_meter(
     actor: Actor,
     at: datetime,
 ) -> Meter:
-    """Define a meter; it counts events that come in from now on, and what it counts never changes.
+    """Define a meter, or return the one of that code if it is the same.
+
+    It counts events that come in from now on, and what it counts never changes.
 
     Raises: PermissionMissing, MeterCodeTaken, MeterInvalid.
     """
@@ -50,7 +52,10 @@ def define_meter(
         dimensions=list(dimensions),
     )
     _require_valid(meter)
-    if Meter.objects.filter(code=code).exists():
+    same = Meter.objects.filter(code=code).first()
+    if same is not None:
+        if _definition(same) == _definition(meter):
+            return same
         msg = f"There is a meter “{code}” already."
         raise MeterCodeTaken(msg)
     with named("meter_code_is_unique", MeterCodeTaken):
@@ -92,6 +97,19 @@ def rules_for(cursor: psycopg.Cursor[Any], event_types: Collection[str]) -> dict
             MeterRule(meter_id, value_path, json.loads(event_filter), tuple(dimensions))
         )
     return rules
+
+
+def _definition(meter: Meter) -> tuple[object, ...]:
+    return (
+        meter.name,
+        meter.event_type,
+        meter.aggregation,
+        meter.value_path,
+        # As JSON, for Python takes true and 1 for the same.
+        json.dumps(meter.event_filter, sort_keys=True),
+        meter.unit,
+        list(meter.dimensions),
+    )
 
 
 def _require_valid(meter: Meter) -> None:

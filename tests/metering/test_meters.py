@@ -36,11 +36,21 @@ def test_defining_a_meter_writes_history_and_audit() -> None:
     assert AuditEntry.objects.get(verb="meter.defined").subject_id == str(meter.pk)
 
 
-def test_a_code_is_taken_once() -> None:
-    define_meter(**GPU, actor=SYSTEM, at=NOON)
+def test_defining_the_same_again_returns_the_first() -> None:
+    first = define_meter(**GPU, event_filter={"spot": True}, actor=SYSTEM, at=NOON)
+
+    second = define_meter(**GPU, event_filter={"spot": True}, actor=SYSTEM, at=NOON)
+
+    assert second == first
+    assert AuditEntry.objects.filter(verb="meter.defined").count() == 1
+
+
+@pytest.mark.parametrize("change", [{"name": "GPU time"}, {"unit": "s"}, {"event_filter": {"spot": 1}}])
+def test_a_code_is_taken_once(change: dict[str, Any]) -> None:
+    define_meter(**{**GPU, "event_filter": {"spot": True}}, actor=SYSTEM, at=NOON)
 
     with pytest.raises(MeterCodeTaken):
-        define_meter(**GPU, actor=SYSTEM, at=NOON)
+        define_meter(**{**GPU, "event_filter": {"spot": True}, **change}, actor=SYSTEM, at=NOON)
 
 
 @pytest.mark.parametrize(
