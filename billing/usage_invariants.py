@@ -11,7 +11,7 @@ _CONSIDERED = """
         SELECT item.contract_id, contract.customer_id, item.period,
                tstzrange(
                    greatest(lower(item.period), contract.starts_on::timestamp AT TIME ZONE entity.time_zone),
-                   -- Nothing of the period is left of a contract that was ended before it: an empty range, not a wrong one.
+                   -- Nothing of the period is left of a contract that ended before it: an empty range, not a wrong one.
                    greatest(
                        lower(item.period), contract.starts_on::timestamp AT TIME ZONE entity.time_zone,
                        least(upper(item.period), contract.ends_on::timestamp AT TIME ZONE entity.time_zone)
