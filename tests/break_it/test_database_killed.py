@@ -21,7 +21,7 @@ from tests import make_metering as make
 
 pytestmark = pytest.mark.xdist_group("embedded postgres")
 
-EVENTS = 30_000
+EVENTS = 20_000
 CUSTOMERS = 60
 PREPARE = """
 import json, sys

@@ -11,11 +11,13 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from accounts.access import Actor
+from accounts.models import Customer
 from billing import bill_runs, documents
 from billing.explanations import explain_line
 from billing.models import BillRun, Invoice, InvoiceDocument, InvoiceLine, JournalLine, UnbilledUsage
 from pricing import contracts
 from tests import make_billing as make
+from tests import make_metering
 from tests.break_it.rules import assert_all_rules_hold
 
 pytestmark = pytest.mark.django_db
@@ -27,6 +29,24 @@ LATER = datetime(2027, 6, 1, tzinfo=UTC)
 
 def berlin(*moment: int) -> datetime:
     return datetime(*moment, tzinfo=BERLIN).astimezone(UTC)  # type: ignore[arg-type, misc]  # year, month, day, hour ...
+
+
+def use_each(shop: make.Shop, customer: Customer, *, start: datetime, end: datetime, step: timedelta) -> None:
+    """Use one unit at the start and after each step, in one batch."""
+    moments = [start + step * number for number in range((end - start) // step)]
+    make_metering.ingested(
+        *[
+            make_metering.event(
+                time=moment.isoformat(),
+                subject=make.subject_of(customer),
+                event_type=shop.meter.event_type,
+                quantity="1",
+                sku="any",
+            )
+            for moment in moments
+        ],
+        at=LATER,
+    )
 
 
 def billed(shop: make.Shop, month: date, *, at: datetime = LATER) -> Invoice:
@@ -45,10 +65,7 @@ def test_a_unit_in_each_hour_of_a_local_month_is_billed_with_neither_gap_nor_dou
     following = (month.replace(day=28) + timedelta(days=4)).replace(day=1)
     start = berlin(month.year, month.month, 1)
     end = berlin(following.year, following.month, 1)
-    hour = start
-    while hour < end:
-        make.use(shop, customer, "1", on=hour)
-        hour += timedelta(hours=1)
+    use_each(shop, customer, start=start, end=end, step=timedelta(hours=1))
     make.use(shop, customer, "1000", on=start - MOMENT)
     make.use(shop, customer, "1000", on=end)
 
@@ -75,10 +92,7 @@ def test_an_event_at_the_first_moment_is_in_and_one_at_the_end_is_next_months() 
 def test_the_periods_of_an_anchor_on_the_31st_tile_a_year_with_a_leap_february() -> None:
     shop = make.shop(price={"model": "per_unit", "unit_price": "1"})
     customer = make.subscriber(shop, starts_on=date(2023, 12, 31), anchor_day=31)
-    day = berlin(2024, 1, 1)
-    while day < berlin(2025, 1, 1):
-        make.use(shop, customer, "1", on=day)
-        day += timedelta(days=1)
+    use_each(shop, customer, start=berlin(2024, 1, 1), end=berlin(2025, 1, 1), step=timedelta(days=1))
 
     invoices = [billed(shop, date(2024, month, 1)) for month in range(1, 12)]
 

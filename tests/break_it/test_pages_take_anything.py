@@ -24,22 +24,12 @@ pytestmark = pytest.mark.django_db
 
 APPS = ("accounts", "metering", "pricing", "billing")
 NASTY = (  # each costs a visit to every page
-    "\0",
     "a\0b",
     "x" * 5_000,
     "9" * 30,
     "-1",
-    "2026-13",
-    "0000-00",
-    "9999-12",
-    "2026-10-32T99:99",
-    "1e999999999",
-    "NaN",
-    "\ud800".encode("utf-16", "surrogatepass").decode("utf-16", "replace"),
-    "%00%ff",
-    "' OR 1=1 --",
-    "<script>",
-    "[]",
+    "9999-13-32T99:99",
+    "' OR 1=1 --<script>%00",
 )
 # Every name under which a page reads something from the address or the form.
 _READS = re.compile(r"(?:GET|POST)\.get(?:list)?\(\s*\"(\w+)\"")

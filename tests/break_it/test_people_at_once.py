@@ -28,7 +28,7 @@ from tests.break_it.rules import assert_all_rules_hold
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-ROUNDS = 3
+ROUNDS = 2
 Act = Callable[[], object]
 
 
@@ -68,37 +68,25 @@ PAIRS = {
     "drafted": [
         ("submit", "redo"),
         ("submit", "cancel"),
-        ("submit", "submit"),
-        ("redo", "redo"),
         ("redo", "draft"),
-        ("redo", "cancel"),
         ("cancel", "start"),
-        ("cancel", "draft"),
         ("start", "start"),
         ("start", "submit"),
-        ("retry", "submit"),
     ],
     "submitted": [
         ("approve", "withdraw"),
         ("approve", "reject"),
         ("approve", "redo"),
         ("approve", "cancel"),
-        ("approve", "approve"),
-        ("withdraw", "cancel"),
         ("withdraw", "redo"),
         ("reject", "withdraw"),
-        ("reject", "cancel"),
         ("submit", "withdraw"),
         ("approve", "begin"),
     ],
     "approved": [
         ("issue", "cancel"),
-        ("begin", "cancel"),
         ("issue", "issue"),
-        ("begin", "begin"),
         ("begin", "issue"),
-        ("issue", "redo"),
-        ("cancel", "cancel"),
         ("cancel", "start"),
     ],
 }
