@@ -1,53 +1,24 @@
 """The rules that Postgres itself keeps about runs, invoices, their documents and the ledger, as triggers.
 
-Each raises `check_violation` under the name of the rule, so that a breach reaches Python as an IntegrityError like
-that of any other constraint.
+Those that say no to a whole operation are declared by `accounts.triggers`; the others look at other rows first.
 """
 
 from __future__ import annotations
 
 import pgtrigger
 
-from pricing.triggers import never_truncated
-
-__all__ = ["never_truncated"]
-
-
-def _refuse(rule: str, message: str) -> str:
-    """The statement that refuses the write in the name of the rule."""
-    return f"RAISE EXCEPTION '{message}' USING ERRCODE = 'check_violation', CONSTRAINT = '{rule}';"
-
-
-def refuse_when(
-    rule: str, message: str, *, operation: pgtrigger.Operation, condition: str | None = None
-) -> pgtrigger.Trigger:
-    """A row trigger that refuses the operation (where the condition holds)."""
-    return pgtrigger.Trigger(
-        name=rule,
-        when=pgtrigger.Before,
-        operation=operation,
-        condition=None if condition is None else pgtrigger.Condition(f"({condition})"),
-        func=_refuse(rule, message),
-    )
-
-
-def append_only(rule: str, message: str) -> tuple[pgtrigger.Trigger, ...]:
-    """The triggers of a table that rows are only ever added to."""
-    return (
-        refuse_when(rule, message, operation=pgtrigger.Update | pgtrigger.Delete),
-        never_truncated(f"{rule}_nor_is_emptied"),
-    )
+from accounts.triggers import refusal, refuse
 
 
 def begins_as(rule: str, status: str, message: str) -> pgtrigger.Trigger:
     """A new row has the first status of its life."""
-    return refuse_when(rule, message, operation=pgtrigger.Insert, condition=f"NEW.status <> '{status}'")
+    return refuse(rule, message, operation=pgtrigger.Insert, condition=f"NEW.status <> '{status}'")
 
 
 def follows_its_order(rule: str, steps: tuple[tuple[str, str], ...], message: str) -> pgtrigger.Trigger:
     """A status only moves along the given steps."""
     allowed = ", ".join(f"('{old}', '{new}')" for old, new in steps)
-    return refuse_when(
+    return refuse(
         rule,
         message,
         operation=pgtrigger.Update,
@@ -63,7 +34,7 @@ def _changed(*columns: str) -> str:
 
 def keeps(rule: str, columns: tuple[str, ...], message: str, *, when: str = "true") -> pgtrigger.Trigger:
     """Columns that never change (while the condition on OLD and NEW holds)."""
-    return refuse_when(rule, message, operation=pgtrigger.Update, condition=f"({when}) AND {_changed(*columns)}")
+    return refuse(rule, message, operation=pgtrigger.Update, condition=f"({when}) AND {_changed(*columns)}")
 
 
 def only_while_draft(rule: str, *, parent_table: str, parent_column: str, message: str) -> pgtrigger.Trigger:
@@ -88,7 +59,7 @@ def only_while_draft(rule: str, *, parent_table: str, parent_column: str, messag
                 FOR SHARE
             LOOP
                 IF found.status <> 'draft' THEN
-                    {_refuse(rule, message)}
+                    {refusal(rule, message)}
                 END IF;
             END LOOP;
             IF TG_OP = 'DELETE' THEN RETURN OLD; END IF;
@@ -109,7 +80,7 @@ RUN_NAMES_ITS_OWN_APPROVAL = pgtrigger.Trigger(
             WHERE request.id = NEW.approval_id AND request.status = 'approved'
               AND request.kind = 'bill_run' AND request.subject_id = NEW.id
         ) THEN
-            {_refuse("bill_run_names_its_own_approval", "A run is approved by a request of its own.")}
+            {refusal("bill_run_names_its_own_approval", "A run is approved by a request of its own.")}
         END IF;
         RETURN NEW;
     """,
@@ -125,7 +96,7 @@ ISSUED_RUN_HAS_NOTHING_LEFT = pgtrigger.Trigger(
             SELECT FROM billing_invoice invoice
             WHERE invoice.bill_run_id = NEW.id AND invoice.status NOT IN ('issued', 'void')
         ) THEN
-            {_refuse("issued_bill_run_has_nothing_left", "The run still has invoices that are not issued.")}
+            {refusal("issued_bill_run_has_nothing_left", "The run still has invoices that are not issued.")}
         END IF;
         RETURN NEW;
     """,
@@ -138,7 +109,7 @@ INVOICE_IS_APPROVED_WITH_ITS_RUN = pgtrigger.Trigger(
     condition=pgtrigger.Condition("(OLD.status <> 'approved' AND NEW.status = 'approved')"),
     func=f"""
         IF (SELECT status FROM billing_billrun WHERE id = NEW.bill_run_id) IS DISTINCT FROM 'approved' THEN
-            {_refuse("invoice_is_approved_with_its_run", "An invoice is approved with its run, not alone.")}
+            {refusal("invoice_is_approved_with_its_run", "An invoice is approved with its run, not alone.")}
         END IF;
         RETURN NEW;
     """,  # noqa: S608 -- built from constants
@@ -154,7 +125,7 @@ INVOICE_HEADER_MATCHES_ITS_LINES = pgtrigger.Trigger(
         IF NEW.net_amount IS DISTINCT FROM (
             SELECT coalesce(sum(amount), 0) FROM billing_invoiceline WHERE invoice_id = NEW.id
         ) THEN
-            {_refuse("invoice_header_matches_its_lines", "The net amount is not the sum of the lines.")}
+            {refusal("invoice_header_matches_its_lines", "The net amount is not the sum of the lines.")}
         END IF;
         RETURN NEW;
     """,  # noqa: S608 -- built from constants
@@ -179,7 +150,7 @@ def _balance_check(rule: str, entry: str) -> str:
             GROUP BY currency
             HAVING sum(CASE side WHEN 'debit' THEN amount ELSE -amount END) <> 0
         ) THEN
-            {_refuse(rule, "A journal entry has two lines or more, and debits equal credits in each currency.")}
+            {refusal(rule, "A journal entry has two lines or more, and debits equal credits in each currency.")}
         END IF;
         RETURN NULL;
     """  # noqa: S608 -- built from constants
@@ -205,7 +176,7 @@ REVERSAL_MIRRORS_ITS_ENTRY = _deferred(
             GROUP BY account_id, customer_id, currency, amount, is_debit
             HAVING sum(weight) <> 0
         ) THEN
-            {_refuse("reversal_mirrors_its_entry", "A reversal takes back exactly the lines of its entry.")}
+            {refusal("reversal_mirrors_its_entry", "A reversal takes back exactly the lines of its entry.")}
         END IF;
         RETURN NULL;
     """,  # noqa: S608 -- built from constants

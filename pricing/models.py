@@ -9,6 +9,7 @@ from django.db.models import F, Func, Q, Value
 from django.db.models.lookups import Exact, GreaterThanOrEqual
 
 from accounts.models import CURRENCY_CODE, ApprovalRequest, Customer, User, history
+from accounts.triggers import refuse_truncate
 from metering.models import Meter
 from pricing import triggers
 
@@ -170,7 +171,7 @@ class PriceBookVersion(models.Model):
             triggers.SUBMITTED_VERSION_NEVER_CHANGES,
             triggers.VERSION_NAMES_ITS_OWN_APPROVAL,
             triggers.ONLY_A_DRAFT_IS_DELETED,
-            triggers.never_truncated("versions_are_never_truncated"),
+            refuse_truncate("versions_are_never_truncated"),
         )
 
     def __str__(self) -> str:
@@ -190,7 +191,7 @@ class Price(models.Model):
             models.UniqueConstraint(fields=["version", "product"], name="price_is_unique_per_version_and_product"),
             models.CheckConstraint(condition=Q(spec__has_key="model"), name="price_names_its_model"),
         )
-        triggers = (triggers.PRICES_CHANGE_ONLY_IN_A_DRAFT, triggers.never_truncated("prices_are_never_truncated"))
+        triggers = (triggers.PRICES_CHANGE_ONLY_IN_A_DRAFT, refuse_truncate("prices_are_never_truncated"))
 
     def __str__(self) -> str:
         return f"{self.product} in {self.version}"

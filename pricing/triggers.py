@@ -1,33 +1,13 @@
 """The rules that Postgres itself keeps about products, versions, prices and contracts, as triggers.
 
-Each raises `check_violation` under the name of the rule, so that a breach reaches Python as an IntegrityError like
-that of any other constraint.
+Those that say no to a whole operation are declared by `accounts.triggers`; the others look at other rows first.
 """
 
 from __future__ import annotations
 
 import pgtrigger
 
-
-def _refuse(rule: str, message: str) -> str:
-    """The statement that refuses the write in the name of the rule."""
-    return f"RAISE EXCEPTION '{message}' USING ERRCODE = 'check_violation', CONSTRAINT = '{rule}';"
-
-
-def _when(sql: str) -> pgtrigger.Condition:
-    return pgtrigger.Condition(f"({sql})")
-
-
-def never_truncated(rule: str) -> pgtrigger.Trigger:
-    """Row triggers do not see TRUNCATE, which would wipe out what they protect."""
-    return pgtrigger.Trigger(
-        name=rule,
-        level=pgtrigger.Statement,
-        when=pgtrigger.Before,
-        operation=pgtrigger.Truncate,
-        func=_refuse(rule, "This table is never emptied."),
-    )
-
+from accounts.triggers import refusal, refuse
 
 # The version is locked, for a price that is written while another session submits the version would otherwise slip in
 # behind the approval.
@@ -47,7 +27,7 @@ PRICES_CHANGE_ONLY_IN_A_DRAFT = pgtrigger.Trigger(
             FOR SHARE
         LOOP
             IF found.status <> 'draft' THEN
-                {_refuse("prices_change_only_in_a_draft", "Prices change only while their version is a draft.")}
+                {refusal("prices_change_only_in_a_draft", "Prices change only while their version is a draft.")}
             END IF;
         END LOOP;
         IF TG_OP = 'DELETE' THEN RETURN OLD; END IF;
@@ -55,24 +35,22 @@ PRICES_CHANGE_ONLY_IN_A_DRAFT = pgtrigger.Trigger(
     """,  # noqa: S608 -- built from constants
 )
 
-VERSION_BEGINS_AS_DRAFT = pgtrigger.Trigger(
-    name="version_begins_as_draft",
-    when=pgtrigger.Before,
+VERSION_BEGINS_AS_DRAFT = refuse(
+    "version_begins_as_draft",
+    "A version begins as a draft.",
     operation=pgtrigger.Insert,
-    condition=_when("NEW.status <> 'draft'"),
-    func=_refuse("version_begins_as_draft", "A version begins as a draft."),
+    condition="NEW.status <> 'draft'",
 )
 
-VERSION_STATUS_FOLLOWS_ITS_ORDER = pgtrigger.Trigger(
-    name="version_status_follows_its_order",
-    when=pgtrigger.Before,
+VERSION_STATUS_FOLLOWS_ITS_ORDER = refuse(
+    "version_status_follows_its_order",
+    "A version does not go from this status to that one.",
     operation=pgtrigger.Update,
-    condition=_when(
+    condition=(
         "OLD.status <> NEW.status AND (OLD.status, NEW.status) NOT IN ("
         "('draft', 'in_review'), ('in_review', 'draft'), ('in_review', 'approved'),"
-        " ('approved', 'live'), ('live', 'superseded'))",
+        " ('approved', 'live'), ('live', 'superseded'))"
     ),
-    func=_refuse("version_status_follows_its_order", "A version does not go from this status to that one."),
 )
 
 # Two things may still happen to a version after it was submitted: its status moves on, and a later version ends it.
@@ -96,7 +74,7 @@ SUBMITTED_VERSION_NEVER_CHANGES = pgtrigger.Trigger(
             )
             OR OLD.status = 'in_review' AND NEW.status = 'approved' AND NOT coalesce(upper_inf(NEW.valid_during), false)
         THEN
-            {_refuse("submitted_version_never_changes", "A submitted version does not change.")}
+            {refusal("submitted_version_never_changes", "A submitted version does not change.")}
         END IF;
         RETURN NEW;
     """,
@@ -107,7 +85,7 @@ VERSION_NAMES_ITS_OWN_APPROVAL = pgtrigger.Trigger(
     name="version_names_its_own_approval",
     when=pgtrigger.Before,
     operation=pgtrigger.Update,
-    condition=_when("OLD.status = 'in_review' AND NEW.status = 'approved'"),
+    condition=pgtrigger.Condition("(OLD.status = 'in_review' AND NEW.status = 'approved')"),
     func=f"""
         IF NOT EXISTS (
             SELECT FROM accounts_approvalrequest request
@@ -115,18 +93,17 @@ VERSION_NAMES_ITS_OWN_APPROVAL = pgtrigger.Trigger(
               AND request.kind = 'price_book_version' AND request.subject_id = NEW.id
               AND request.content_hash = NEW.content_hash
         ) THEN
-            {_refuse("version_names_its_own_approval", "A version is approved by a request of its own.")}
+            {refusal("version_names_its_own_approval", "A version is approved by a request of its own.")}
         END IF;
         RETURN NEW;
     """,
 )
 
-ONLY_A_DRAFT_IS_DELETED = pgtrigger.Trigger(
-    name="only_a_draft_version_is_deleted",
-    when=pgtrigger.Before,
+ONLY_A_DRAFT_IS_DELETED = refuse(
+    "only_a_draft_version_is_deleted",
+    "Only a draft is deleted.",
     operation=pgtrigger.Delete,
-    condition=_when("OLD.status <> 'draft'"),
-    func=_refuse("only_a_draft_version_is_deleted", "Only a draft is deleted."),
+    condition="OLD.status <> 'draft'",
 )
 
 # What was approved is a price for this usage: a product that took other usage afterwards would bill what nobody
@@ -135,9 +112,9 @@ PRICED_PRODUCT_KEEPS_ITS_USAGE = pgtrigger.Trigger(
     name="priced_product_keeps_its_usage",
     when=pgtrigger.Before,
     operation=pgtrigger.Update,
-    condition=_when(
-        "(OLD.id, OLD.code, OLD.meter_id, OLD.dimension_filter, OLD.unit)"
-        " IS DISTINCT FROM (NEW.id, NEW.code, NEW.meter_id, NEW.dimension_filter, NEW.unit)",
+    condition=pgtrigger.Condition(
+        "((OLD.id, OLD.code, OLD.meter_id, OLD.dimension_filter, OLD.unit)"
+        " IS DISTINCT FROM (NEW.id, NEW.code, NEW.meter_id, NEW.dimension_filter, NEW.unit))",
     ),
     declare=[("found", "record")],
     func=f"""
@@ -149,30 +126,28 @@ PRICED_PRODUCT_KEEPS_ITS_USAGE = pgtrigger.Trigger(
             FOR SHARE OF version
         LOOP
             IF found.status <> 'draft' THEN
-                {_refuse("priced_product_keeps_its_usage", "A product that has a submitted price keeps its usage.")}
+                {refusal("priced_product_keeps_its_usage", "A product that has a submitted price keeps its usage.")}
             END IF;
         END LOOP;
         RETURN NEW;
     """,  # noqa: S608 -- built from constants
 )
 
-PRICE_BOOK_KEEPS_ITS_CODE_AND_CURRENCY = pgtrigger.Trigger(
-    name="price_book_keeps_its_code_and_currency",
-    when=pgtrigger.Before,
+PRICE_BOOK_KEEPS_ITS_CODE_AND_CURRENCY = refuse(
+    "price_book_keeps_its_code_and_currency",
+    "A price book keeps its code and its currency.",
     operation=pgtrigger.Update,
-    condition=_when("(OLD.id, OLD.code, OLD.currency) IS DISTINCT FROM (NEW.id, NEW.code, NEW.currency)"),
-    func=_refuse("price_book_keeps_its_code_and_currency", "A price book keeps its code and its currency."),
+    condition="(OLD.id, OLD.code, OLD.currency) IS DISTINCT FROM (NEW.id, NEW.code, NEW.currency)",
 )
 
 # Other terms are another contract: end this one and sign the next, so that each bill can name what was agreed.
-CONTRACT_TERMS_NEVER_CHANGE = pgtrigger.Trigger(
-    name="contract_terms_never_change",
-    when=pgtrigger.Before,
+CONTRACT_TERMS_NEVER_CHANGE = refuse(
+    "contract_terms_never_change",
+    "A contract can be ended, not rewritten.",
     operation=pgtrigger.Update,
-    condition=_when(
+    condition=(
         "(OLD.id, OLD.customer_id, OLD.price_book_id, OLD.currency, OLD.starts_on, OLD.anchor_day)"
         " IS DISTINCT FROM"
-        " (NEW.id, NEW.customer_id, NEW.price_book_id, NEW.currency, NEW.starts_on, NEW.anchor_day)",
+        " (NEW.id, NEW.customer_id, NEW.price_book_id, NEW.currency, NEW.starts_on, NEW.anchor_day)"
     ),
-    func=_refuse("contract_terms_never_change", "A contract can be ended, not rewritten."),
 )

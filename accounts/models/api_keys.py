@@ -49,9 +49,11 @@ class ApiKey(models.Model):
             ),
         )
         triggers = (
-            pgtrigger.ReadOnly(
-                name="api_key_only_notes_use_and_revocation",
-                exclude=["revoked_at", "last_used_at"],
+            refuse(
+                "api_key_only_notes_use_and_revocation",
+                operation=pgtrigger.Update,
+                condition=pgtrigger.AnyChange(exclude=["revoked_at", "last_used_at"]),
+                sentence="A key that may do something else is another key.",
             ),
             refuse(
                 "api_key_revocation_is_final",

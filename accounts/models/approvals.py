@@ -10,7 +10,7 @@ from django.db.models import F, Q
 from accounts.access import Permission
 from accounts.models.columns import history, is_sha256
 from accounts.models.staff import User
-from accounts.triggers import append_only, refuse, refuse_truncate
+from accounts.triggers import append_only, refusal, refuse, refuse_truncate
 
 
 class ApprovalPolicy(models.Model):
@@ -41,23 +41,23 @@ class ApprovalPolicy(models.Model):
         return f"{self.kind} from {self.from_amount}: {self.approvals_required} × {self.permission}"
 
 
-_ENOUGH_APPROVALS = """
+_ENOUGH_APPROVALS = f"""
     IF (SELECT count(*) FROM accounts_approvaldecision WHERE request_id = NEW.id AND outcome = 'approve')
         < NEW.approvals_required
         OR EXISTS (SELECT 1 FROM accounts_approvaldecision WHERE request_id = NEW.id AND outcome = 'reject')
     THEN
-        RAISE EXCEPTION 'An approval request is approved only with all its approvals.';
+        {refusal("approval_request_has_its_approvals", "An approval request is approved only with all its approvals.")}
     END IF;
     RETURN NEW;
-"""
+"""  # noqa: S608 -- built from constants
 # Locks the request, so that a decision cannot slip in beside the transaction that closes it.
-_REQUEST_IS_PENDING = """
+_REQUEST_IS_PENDING = f"""
     IF (SELECT status FROM accounts_approvalrequest WHERE id = NEW.request_id FOR NO KEY UPDATE) <> 'pending'
     THEN
-        RAISE EXCEPTION 'Only a pending approval request takes decisions.';
+        {refusal("approval_decision_needs_a_pending_request", "Only a pending approval request takes decisions.")}
     END IF;
     RETURN NEW;
-"""
+"""  # noqa: S608 -- built from constants
 
 
 class ApprovalRequest(models.Model):
@@ -127,7 +127,12 @@ class ApprovalRequest(models.Model):
                 condition=~pgtrigger.Q(old__status="pending"),
                 sentence="A closed approval request never changes.",
             ),
-            pgtrigger.ReadOnly(name="approval_request_only_closes", exclude=["status", "closed_at"]),
+            refuse(
+                "approval_request_only_closes",
+                operation=pgtrigger.Update,
+                condition=pgtrigger.AnyChange(exclude=["status", "closed_at"]),
+                sentence="What an approval request covers never changes.",
+            ),
             pgtrigger.Trigger(
                 name="approval_request_has_its_approvals",
                 operation=pgtrigger.Update,

@@ -10,6 +10,7 @@ from django.db.models.functions import Lower
 from django.utils import timezone
 
 from accounts.models.columns import COUNTRY_IS_A_CODE, CURRENCY_CODE, PostalAddress, history, is_on_the_hour
+from accounts.triggers import refuse
 from accounts.validation import check_locale, check_time_zone
 
 
@@ -58,7 +59,12 @@ class LegalEntity(PostalAddress):
         )
         triggers = (
             # Periods and documents hang on these; a company that changes them is opened anew.
-            pgtrigger.ReadOnly(name="legal_entity_currency_and_zone_are_settled", fields=["currency", "time_zone"]),
+            refuse(
+                "legal_entity_currency_and_zone_are_settled",
+                operation=pgtrigger.Update,
+                condition=pgtrigger.AnyChange("currency", "time_zone"),
+                sentence="A legal entity keeps its currency and its time zone.",
+            ),
         )
 
     def __str__(self) -> str:
@@ -107,7 +113,12 @@ class Customer(PostalAddress):
             models.CheckConstraint(condition=Q(payment_terms_days__lte=365), name="customer_terms_are_within_a_year"),
         )
         triggers = (
-            pgtrigger.ReadOnly(name="customer_entity_and_currency_are_settled", fields=["legal_entity", "currency"]),
+            refuse(
+                "customer_entity_and_currency_are_settled",
+                operation=pgtrigger.Update,
+                condition=pgtrigger.AnyChange("legal_entity", "currency"),
+                sentence="A customer keeps the legal entity and the currency.",
+            ),
         )
 
     def __str__(self) -> str:

@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models import F, Func, Q
 
 from accounts.models import User
-from billing import triggers
+from accounts.triggers import refuse, refuse_truncate
 from billing.models.invoices import Invoice
 
 
@@ -42,18 +42,18 @@ class InvoiceDocument(models.Model):
             ),
         )
         triggers = (
-            triggers.refuse_when(
+            refuse(
                 "made_document_never_changes",
                 "A document is made once and never made differently.",
                 operation=pgtrigger.Update,
                 condition="OLD.state = 'made' OR OLD.invoice_id <> NEW.invoice_id",
             ),
-            triggers.refuse_when(
+            refuse(
                 "document_is_never_deleted",
                 "The document of an invoice is never deleted.",
                 operation=pgtrigger.Delete,
             ),
-            triggers.never_truncated("documents_are_never_emptied"),
+            refuse_truncate("documents_are_never_emptied"),
         )
         indexes = (models.Index(fields=["next_attempt_at"], condition=Q(state="pending"), name="document_pending"),)
 
@@ -96,18 +96,18 @@ class InvoiceDelivery(models.Model):
             ),
         )
         triggers = (
-            triggers.refuse_when(
+            refuse(
                 "finished_delivery_never_changes",
                 "A delivery that was sent or has failed never changes; send the invoice again.",
                 operation=pgtrigger.Update,
                 condition="OLD.state <> 'waiting'",
             ),
-            triggers.refuse_when(
+            refuse(
                 "delivery_is_never_deleted",
                 "The deliveries of an invoice are never deleted.",
                 operation=pgtrigger.Delete,
             ),
-            triggers.never_truncated("deliveries_are_never_emptied"),
+            refuse_truncate("deliveries_are_never_emptied"),
         )
         indexes = (models.Index(fields=["next_attempt_at"], condition=Q(state="waiting"), name="delivery_waiting"),)
 

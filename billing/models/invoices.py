@@ -8,6 +8,7 @@ from django.db import models
 from django.db.models import F, Func, Q
 
 from accounts.models import CURRENCY_CODE, Customer, LegalEntity, history
+from accounts.triggers import refuse, refuse_truncate
 from billing import triggers
 from billing.models.runs import BillRun
 from pricing.models import Contract, Price, Product
@@ -74,7 +75,7 @@ class InvoiceSeries(models.Model):
         )
         triggers = (
             # A counter that went back would give a number twice, and a date that did would break the order of numbers.
-            triggers.refuse_when(
+            refuse(
                 "invoice_series_only_counts_up",
                 "A series only counts up, and its dates never go back.",
                 operation=pgtrigger.Update,
@@ -86,12 +87,12 @@ class InvoiceSeries(models.Model):
                 ("id", "legal_entity_id", "prefix", "year"),
                 "A series keeps its prefix and year.",
             ),
-            triggers.refuse_when(
+            refuse(
                 "invoice_series_is_never_deleted",
                 "A series is never deleted.",
                 operation=pgtrigger.Delete,
             ),
-            triggers.never_truncated("invoice_series_are_never_emptied"),
+            refuse_truncate("invoice_series_are_never_emptied"),
         )
 
     def __str__(self) -> str:
@@ -195,7 +196,7 @@ class Invoice(models.Model):
         )
         triggers = (
             triggers.begins_as("invoice_begins_as_draft", "draft", "An invoice begins as a draft."),
-            triggers.refuse_when(
+            refuse(
                 "issued_invoice_never_changes",
                 "An issued or void invoice never changes.",
                 operation=pgtrigger.Update,
@@ -214,13 +215,13 @@ class Invoice(models.Model):
             ),
             triggers.INVOICE_HEADER_MATCHES_ITS_LINES,
             triggers.INVOICE_IS_APPROVED_WITH_ITS_RUN,
-            triggers.refuse_when(
+            refuse(
                 "only_draft_invoices_are_deleted",
                 "Only a draft is deleted.",
                 operation=pgtrigger.Delete,
                 condition="OLD.status <> 'draft'",
             ),
-            triggers.never_truncated("invoices_are_never_emptied"),
+            refuse_truncate("invoices_are_never_emptied"),
         )
 
     def __str__(self) -> str:
@@ -287,7 +288,7 @@ class InvoiceLine(models.Model):
                 parent_column="invoice_id",
                 message="The lines of an invoice change only while it is a draft.",
             ),
-            triggers.never_truncated("invoice_lines_are_never_emptied"),
+            refuse_truncate("invoice_lines_are_never_emptied"),
         )
 
     def __str__(self) -> str:

@@ -6,6 +6,7 @@ from django.db import models
 from django.db.models import F, Func, Q
 
 from accounts.models import CURRENCY_CODE, Customer, LegalEntity
+from accounts.triggers import append_only
 from billing import triggers
 from billing.models.invoices import Invoice
 
@@ -45,7 +46,7 @@ class LedgerAccount(models.Model):
                 name="ledger_account_kind_is_known",
             ),
         )
-        triggers = triggers.append_only("ledger_account_never_changes", "A ledger account never changes.")
+        triggers = append_only("ledger_account", "A ledger account never changes.")
 
     def __str__(self) -> str:
         return f"{self.get_code_display()} {self.currency}"
@@ -83,7 +84,7 @@ class JournalEntry(models.Model):
             ),
         )
         triggers = (
-            *triggers.append_only("journal_entry_never_changes", "A journal entry never changes; reverse it."),
+            *append_only("journal_entry", "A journal entry never changes; reverse it."),
             triggers.ENTRY_IS_BALANCED,
             triggers.REVERSAL_MIRRORS_ITS_ENTRY,
         )
@@ -120,7 +121,7 @@ class JournalLine(models.Model):
             ),
         )
         triggers = (
-            *triggers.append_only("journal_line_never_changes", "A journal line never changes; reverse its entry."),
+            *append_only("journal_line", "A journal line never changes; reverse its entry."),
             triggers.LINES_ARE_BALANCED,
         )
         indexes = (models.Index(fields=["customer", "account"], name="journal_line_by_customer"),)

@@ -8,6 +8,7 @@ from django.db import models
 from django.db.models import Q
 
 from accounts.models import ApprovalRequest, Customer, LegalEntity, User
+from accounts.triggers import refuse, refuse_truncate
 from billing import triggers
 from pricing.models import Contract
 
@@ -103,12 +104,12 @@ class BillRun(models.Model):
             ),
             triggers.RUN_NAMES_ITS_OWN_APPROVAL,
             triggers.ISSUED_RUN_HAS_NOTHING_LEFT,
-            triggers.refuse_when(
+            refuse(
                 "bill_run_is_never_deleted",
                 "A bill run is cancelled, not deleted.",
                 operation=pgtrigger.Delete,
             ),
-            triggers.never_truncated("bill_runs_are_never_emptied"),
+            refuse_truncate("bill_runs_are_never_emptied"),
         )
 
     def __str__(self) -> str:
@@ -166,7 +167,7 @@ class BillRunItem(models.Model):
                 parent_column="run_id",
                 message="The items of a run change only while it is a draft.",
             ),
-            triggers.never_truncated("bill_run_items_are_never_emptied"),
+            refuse_truncate("bill_run_items_are_never_emptied"),
         )
         indexes = (
             models.Index(fields=["run", "id"], condition=Q(state="pending"), name="bill_run_item_pending"),
@@ -221,7 +222,7 @@ class UnbilledUsage(models.Model):
                 parent_column="run_id",
                 message="What a run could not bill changes only while it is a draft.",
             ),
-            triggers.never_truncated("unbilled_usage_is_never_emptied"),
+            refuse_truncate("unbilled_usage_is_never_emptied"),
         )
         indexes = (models.Index(fields=["customer", "series_id"], name="unbilled_usage_by_customer"),)
 

@@ -7,10 +7,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import DatabaseError, connection, transaction
+from django.db import IntegrityError, connection, transaction
 
 from accounts import audit
 from accounts.access import Actor, Role
+from accounts.constraints import named
+from accounts.errors import DetailsInvalid
 from accounts.models import (
     ApiKey,
     ApprovalDecision,
@@ -32,7 +34,7 @@ HASH = bytes(32)
 
 
 def refused(rule: str, act: Callable[[], object]) -> None:
-    with pytest.raises(DatabaseError, match=rule), transaction.atomic():
+    with pytest.raises(IntegrityError, match=rule), transaction.atomic():
         act()
 
 
@@ -64,6 +66,11 @@ def a_decision(request: ApprovalRequest, **changes: Any) -> ApprovalDecision:
         "decided_at": NOON,
     }
     return ApprovalDecision.objects.create(**(values | changes))
+
+
+def test_what_a_trigger_refuses_can_be_named_like_any_other_rule(acme: Customer) -> None:
+    with pytest.raises(DetailsInvalid), named("customer_entity_and_currency_are_settled", DetailsInvalid({})):
+        Customer.objects.filter(pk=acme.pk).update(currency="JPY")
 
 
 @pytest.mark.parametrize("act", ["update", "delete"])
@@ -149,7 +156,10 @@ def test_the_database_refuses_to_reopen_or_turn_a_closed_request(status: str) ->
 def test_the_database_refuses_to_change_what_a_pending_request_asks_for(column: str, value: object) -> None:
     request = a_request(currency="EUR")
 
-    refused("Cannot update rows", lambda: ApprovalRequest.objects.filter(pk=request.pk).update(**{column: value}))
+    refused(
+        "What an approval request covers never changes",
+        lambda: ApprovalRequest.objects.filter(pk=request.pk).update(**{column: value}),
+    )
 
 
 def test_the_database_refuses_approval_without_enough_approvals() -> None:
@@ -228,7 +238,7 @@ def test_the_database_refuses_two_policies_for_one_amount() -> None:
 def test_the_database_refuses_to_change_what_an_api_key_may_do(column: str, value: object) -> None:
     key = make.api_key("events:write", expires_at=NOON).key
 
-    refused("Cannot update rows", lambda: ApiKey.objects.filter(pk=key.pk).update(**{column: value}))
+    refused("is another key", lambda: ApiKey.objects.filter(pk=key.pk).update(**{column: value}))
 
 
 def test_the_database_refuses_to_take_a_revocation_back() -> None:
@@ -316,14 +326,19 @@ def test_the_database_refuses_a_customer_as_its_own_parent(acme: Customer) -> No
 def test_the_database_refuses_to_move_a_customer_to_another(acme: Customer, column: str) -> None:
     value = "USD" if column == "currency" else make.legal_entity()
 
-    refused("Cannot update rows", lambda: Customer.objects.filter(pk=acme.pk).update(**{column: value}))
+    refused(
+        "keeps the legal entity and the currency", lambda: Customer.objects.filter(pk=acme.pk).update(**{column: value})
+    )
 
 
 @pytest.mark.parametrize(("column", "value"), [("currency", "USD"), ("time_zone", "UTC")])
 def test_the_database_refuses_to_move_a_legal_entity_to_another(column: str, value: str) -> None:
     entity = make.legal_entity()
 
-    refused("Cannot update rows", lambda: LegalEntity.objects.filter(pk=entity.pk).update(**{column: value}))
+    refused(
+        "keeps its currency and its time zone",
+        lambda: LegalEntity.objects.filter(pk=entity.pk).update(**{column: value}),
+    )
 
 
 @pytest.mark.parametrize(
