@@ -143,7 +143,7 @@ class ItemResult:
 
 
 class _Cut(NamedTuple):
-    """A service period cut where prices change, or why it cannot be."""
+    """A service period cut where prices change, and why nothing can be billed by it, if so."""
 
     parts: tuple[PricedWindow, ...]
     fault: CountinghouseError | None
@@ -296,7 +296,8 @@ def _cut_where_prices_change(service: Period, versions: Sequence[PricedVersion])
     broken = next((each.end for each in parts if not _is_on_the_hour(each.end)), None)
     if broken is None and _is_on_the_hour(service.start):
         windows = [PricedWindow(each, next((one for one in versions if _covers(one, each)), None)) for each in parts]
-        return _Cut(tuple(windows), None)
+        fault = next((each.version.fault for each in windows if each.version and each.version.fault), None)
+        return _Cut(tuple(windows), fault)
     message = f"Usage is added up by the hour; {(broken or service.start).isoformat()} lies within one."
     readable = _is_on_the_hour(service.start) and _is_on_the_hour(service.end)
     return _Cut((PricedWindow(service, None),) if readable else (), WindowNotOnTheHour(message))

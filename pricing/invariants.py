@@ -42,7 +42,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name="pricing.approved_versions_hold_what_was_approved",
         statement="The content of every approved version still has the hash that was approved.",
-        # pricing.publication.version_content, in SQL.
+        # pricing.content.version_content, in SQL.
         sql="""
             SELECT version.id FROM pricing_pricebookversion version
             JOIN pricing_pricebook book ON book.id = version.book_id

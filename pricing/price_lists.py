@@ -17,6 +17,8 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
 
 from pricing.charges import PriceInForce
+from pricing.content import PRICE_CONTENT, PriceContent, content_of, holds_what_was_approved
+from pricing.errors import VersionContentChanged
 from pricing.models import Price, PriceBookVersion, Product
 from pricing.money import RoundingMode, multiply, rounded_quotient, subtract
 from pricing.rating import Price as ParsedPrice
@@ -78,7 +80,10 @@ class PricedProduct:
 
 @dataclass(frozen=True, kw_only=True)
 class PricedVersion:
-    """An approved version with all its prices, valid from `valid_from` until before `valid_until` (None: open)."""
+    """An approved version with all its prices, valid from `valid_from` until before `valid_until` (None: open).
+
+    One that does not hold what was approved has a fault and no prices: nothing may be billed by it.
+    """
 
     version_id: int
     book_id: int
@@ -88,6 +93,7 @@ class PricedVersion:
     valid_until: datetime | None
     products: tuple[PricedProduct, ...]
     catalogue: Catalogue = field(repr=False, compare=False)
+    fault: VersionContentChanged | None = None
 
     @cached_property
     def by_usage(self) -> UsageIndex[PricedProduct]:
@@ -166,12 +172,13 @@ def prices_for(*, book_ids: Collection[int], start: datetime, end: datetime) -> 
     """The approved versions of the price books that are valid at some instant of `[start, end)`, with their prices.
 
     In order of price book and time. Three queries for any number of books; two once the prices are known to this
-    process, for an approved version never changes.
+    process, for an approved version never changes. Before they are kept, a version's content is held against the hash
+    that was approved; one that was changed behind the triggers' back comes with its fault and without prices.
     """
     overlapping = PriceBookVersion.objects.filter(
         book_id__in=book_ids, status__in=_APPROVED, valid_during__overlap=DateTimeTZRange(start, end)
     )
-    versions = list(overlapping.select_related("book").order_by("book_id", "valid_during"))
+    versions = list(overlapping.select_related("book", "approval").order_by("book_id", "valid_during"))
     if not versions:
         return []
     parsed = _parsed_prices(versions)
@@ -181,7 +188,7 @@ def prices_for(*, book_ids: Collection[int], start: datetime, end: datetime) -> 
             "pk", "code", "name", "group", "unit", "meter_id", "dimension_filter"
         )
     )
-    return [_priced_version(version, parsed[version.pk], catalogue) for version in versions]
+    return [_priced_version(version, parsed.get(version.pk), catalogue) for version in versions]
 
 
 class _ParsedPrice(NamedTuple):
@@ -190,7 +197,9 @@ class _ParsedPrice(NamedTuple):
     price: ParsedPrice
 
 
-def _priced_version(version: PriceBookVersion, prices: Sequence[_ParsedPrice], catalogue: Catalogue) -> PricedVersion:
+def _priced_version(
+    version: PriceBookVersion, prices: Sequence[_ParsedPrice] | None, catalogue: Catalogue
+) -> PricedVersion:
     period = version.valid_during
     assert period is not None
     assert period.lower is not None
@@ -203,10 +212,15 @@ def _priced_version(version: PriceBookVersion, prices: Sequence[_ParsedPrice], c
         valid_until=period.upper,
         products=tuple(
             PricedProduct(**catalogue.products[each.product_id]._asdict(), price_id=each.price_id, price=each.price)
-            for each in prices
+            for each in prices or ()
         ),
         catalogue=catalogue,
+        fault=_fault(version) if prices is None else None,
     )
+
+
+def _fault(version: PriceBookVersion) -> VersionContentChanged:
+    return VersionContentChanged(f"{version} does not hold what was approved, so nothing is billed by it.")
 
 
 # Parsing 10,000 prices takes longer than billing a customer, and approved ones never change. The content's hash is a
@@ -217,12 +231,13 @@ _keeping = Lock()
 
 
 def _parsed_prices(versions: Sequence[PriceBookVersion]) -> dict[int, tuple[_ParsedPrice, ...]]:
+    """The prices of each version that holds what was approved."""
     keys = {version.pk: (version.pk, bytes(version.content_hash or b"")) for version in versions}
     with _keeping:
         found = {version_id: _kept[key] for version_id, key in keys.items() if key in _kept}
     missing = keys.keys() - found.keys()
     if missing:
-        read = _read_prices(missing)
+        read = _read_prices([version for version in versions if version.pk in missing])
         found |= read
         with _keeping:
             _kept.update({keys[version_id]: prices for version_id, prices in read.items()})
@@ -231,12 +246,22 @@ def _parsed_prices(versions: Sequence[PriceBookVersion]) -> dict[int, tuple[_Par
     return found
 
 
-def _read_prices(version_ids: Collection[int]) -> dict[int, tuple[_ParsedPrice, ...]]:
-    read: dict[int, list[_ParsedPrice]] = {version_id: [] for version_id in version_ids}
-    rows = Price.objects.filter(version_id__in=version_ids).order_by("version_id", "product_id")
-    for version_id, product_id, price_id, spec in rows.values_list("version_id", "product_id", "pk", "spec"):
-        read[version_id].append(_ParsedPrice(product_id, price_id, parse_price(spec)))
-    return {version_id: tuple(prices) for version_id, prices in read.items()}
+def _read_prices(versions: Sequence[PriceBookVersion]) -> dict[int, tuple[_ParsedPrice, ...]]:
+    read: dict[int, list[tuple[int, int, PriceContent]]] = {version.pk: [] for version in versions}
+    rows = Price.objects.filter(version__in=versions).order_by("version_id", "product_id")
+    for version_id, product_id, price_id, *content in rows.values_list(
+        "version_id", "product_id", "pk", *PRICE_CONTENT
+    ):
+        read[version_id].append((product_id, price_id, PriceContent(*content)))
+    # In this order: what nobody approved may be no price at all.
+    return {
+        version.pk: tuple(
+            _ParsedPrice(product_id, price_id, parse_price(content.spec))
+            for product_id, price_id, content in read[version.pk]
+        )
+        for version in versions
+        if holds_what_was_approved(version, content_of(version, (content for _, _, content in read[version.pk])))
+    }
 
 
 def same_usage(version_id: int) -> list[tuple[str, ...]]:

@@ -18,6 +18,7 @@ from accounts import approvals, audit, history
 from accounts.access import Actor, Permission
 from accounts.canonical import canonical_hash
 from accounts.models import ApprovalRequest, AuditEntry
+from pricing.content import holds_what_was_approved, version_content
 from pricing.errors import (
     EffectiveFromInvalid,
     VersionAmbiguous,
@@ -138,24 +139,6 @@ def withdraw_version(*, version_id: int, reason: str, actor: Actor, at: datetime
     return version
 
 
-def version_content(version_id: int) -> dict[str, object]:
-    """Everything that an approval of a version covers: what it is, when it takes effect, each price and its usage."""
-    version = PriceBookVersion.objects.select_related("book").get(pk=version_id)
-    prices = version.prices.values_list(
-        "product__code", "product__unit", "product__meter__code", "product__dimension_filter", "spec"
-    )
-    return {
-        "price_book": version.book.code,
-        "currency": version.book.currency,
-        "number": version.number,
-        "effective_from": version.effective_from,
-        "prices": {
-            code: {"unit": unit, "meter": meter, "dimension_filter": dimension_filter, "price": spec}
-            for code, unit, meter, dimension_filter, spec in prices
-        },
-    }
-
-
 def lock_version(version_id: int) -> PriceBookVersion:
     """Lock a version's price book and the version, in this order, and return the version as it is now.
 
@@ -273,18 +256,6 @@ def _audit_refusal(version: PriceBookVersion, reason: str, *, actor: Actor, at: 
     verb = "price_book_version.activation_refused"
     if not AuditEntry.objects.filter(verb=verb, subject_id=str(version.pk)).exists():
         audit.record(actor=actor, verb=verb, subject=version, at=at, reason=reason)
-
-
-def holds_what_was_approved(version: PriceBookVersion) -> bool:
-    """Whether an approved version's content still has the hash that its approval covers."""
-    return (
-        version.content_hash is not None
-        and version.approval is not None
-        and version.approval.status == ApprovalRequest.Status.APPROVED
-        and canonical_hash(version_content(version.pk))
-        == bytes(version.content_hash)
-        == bytes(version.approval.content_hash)
-    )
 
 
 approvals.register(

@@ -167,6 +167,27 @@ def test_an_unapproved_price_book_parks_its_contracts_and_the_others_go_on() -> 
     assert (listed.customer, listed.reason, listed.quantity, listed.event_count) == (unpriced, "parked", Decimal(7), 1)
 
 
+def test_prices_that_nobody_approved_park_their_contracts_and_the_others_go_on() -> None:
+    shop = make.shop()
+    book = make_pricing.price_book()
+    version = make_pricing.approved_version(book=book, prices={shop.product: make.GRADUATED})
+    tampered = make.subscriber(shop, name="Tampered Ltd", book=book)
+    sound = make.subscriber(shop)
+    make.use(shop, tampered, "7", on=make.OCT_10)
+    make.use(shop, sound, "7", on=make.OCT_10)
+    make_pricing.tamper('UPDATE pricing_price SET spec = \'{"model": "nonsense"}\' WHERE version_id = %s', version.pk)
+
+    make.drafted_run(shop)
+
+    parked = make.item_of(tampered)
+    assert parked.state == BillRunItem.State.PARKED
+    assert parked.reason.endswith(
+        "does not hold what was approved, so nothing is billed by it. (VersionContentChanged)"
+    )
+    assert UnbilledUsage.objects.get().quantity == 7
+    assert make.invoice_of(sound).net_amount == Decimal("3.50")
+
+
 def test_a_submitted_version_is_not_approved_yet() -> None:
     shop = make.shop(approved=False)
     make_pricing.submitted_version(book=shop.book, prices={shop.product: make.GRADUATED})

@@ -19,7 +19,7 @@ from billing import bill_runs, delivery, issuing
 from billing.models import BillRun, Invoice, InvoiceDelivery, InvoiceSeries, JournalEntry
 from metering import quarantine
 from metering.models import QuarantinedEvent, UsageEvent
-from pricing import contracts, price_books, publication
+from pricing import content, contracts, price_books, publication
 from pricing.models import Price, PriceBookVersion
 from tests import make_accounts, make_metering, make_pricing
 from tests import make_billing as make
@@ -230,7 +230,7 @@ def test_a_price_that_is_set_while_others_act_is_approved_as_it_is_or_refused(ot
             approver = make_accounts.actor(Role.PRICING_APPROVER)
             approvals.decide(request_id=request.pk, outcome="approve", actor=approver, at=at)
             version.refresh_from_db()
-            assert publication.holds_what_was_approved(version)
+            assert content.holds_what_was_approved(version)
         assert Price.objects.filter(version=version, product=second).count() <= 1
     assert_all_rules_hold()
 

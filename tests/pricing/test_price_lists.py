@@ -7,8 +7,11 @@ import pytest
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
+from accounts.canonical import canonical_hash
 from pricing import price_books
 from pricing.charges import PriceInForce
+from pricing.content import version_content
+from pricing.errors import VersionContentChanged
 from pricing.models import PriceBook
 from pricing.price_lists import ChangeKind, PricedVersion, Resolution, Unpriced, UsageIndex
 from pricing.rating import parse_price
@@ -123,6 +126,30 @@ def test_prices_are_read_set_based_and_kept() -> None:
     assert len(versions) == 50
     assert (len(for_one), len(for_fifty), len(again)) == (3, 3, 2)
     assert same == versions
+
+
+@pytest.mark.parametrize("spec", ['{"model": "per_unit", "unit_price": "9"}', '{"model": "nonsense"}'])
+def test_a_version_that_was_changed_behind_the_triggers_back_has_a_fault_and_no_prices(spec: str) -> None:
+    book = make.price_book()
+    version = make.approved_version(book=book)
+    make.tamper(f"UPDATE pricing_price SET spec = '{spec}' WHERE version_id = %s", version.pk)  # noqa: S608 -- a constant
+
+    priced = _only_version(book)
+
+    assert isinstance(priced.fault, VersionContentChanged)
+    assert priced.products == ()
+
+
+def test_a_version_whose_hash_was_changed_with_its_prices_has_a_fault_too() -> None:
+    book = make.price_book()
+    version = make.approved_version(book=book)
+    make.tamper(
+        "UPDATE pricing_price SET spec = jsonb_set(spec, '{unit_price}', '\"9\"') WHERE version_id = %s", version.pk
+    )
+    forged = canonical_hash(version_content(version.pk)).hex()
+    make.tamper(f"UPDATE pricing_pricebookversion SET content_hash = '\\x{forged}' WHERE id = %s", version.pk)  # noqa: S608 -- hex
+
+    assert isinstance(_only_version(book).fault, VersionContentChanged)
 
 
 def test_prices_of_an_approval_that_was_rolled_back_are_not_kept() -> None:

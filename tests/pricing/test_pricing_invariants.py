@@ -7,7 +7,7 @@ import pytest
 from django.db import connection
 
 from accounts.canonical import canonical_hash
-from pricing import publication
+from pricing import content
 from pricing.invariants import RULES
 from tests import make_pricing as make
 
@@ -77,7 +77,7 @@ def _price_changed() -> None:
     make.tamper(
         "UPDATE pricing_price SET spec = jsonb_set(spec, '{unit_price}', '\"9\"') WHERE version_id = %s", version.pk
     )
-    assert not publication.holds_what_was_approved(version)
+    assert not content.holds_what_was_approved(version)
 
 
 def _filter_changed() -> None:
@@ -154,4 +154,4 @@ def test_a_breach_is_found(damage: Callable[[], None], rules: set[str]) -> None:
 def test_every_approved_version_has_one_content_that_is_hashed_alike() -> None:
     version = make.approved_version()
 
-    assert canonical_hash(publication.version_content(version.pk)) == bytes(version.content_hash or b"")
+    assert canonical_hash(content.version_content(version.pk)) == bytes(version.content_hash or b"")

@@ -9,7 +9,7 @@ from accounts import approvals
 from accounts.access import Actor, Role
 from accounts.errors import ApprovalOfAnother, ApprovalOfOwnRequest, ApprovalSubjectChanged, PermissionMissing
 from accounts.models import ApprovalRequest, AuditEntry
-from pricing import price_books, publication, tasks
+from pricing import content, price_books, publication, tasks
 from pricing.errors import EffectiveFromInvalid, VersionAmbiguous, VersionEmpty, VersionNotDraft, VersionNotInReview
 from pricing.models import PriceBookVersion
 from tests import make_accounts
@@ -48,7 +48,7 @@ def test_submitting_asks_for_an_approval_of_exactly_this_content(manager: Actor)
     assert (version.status, version.effective_from, version.notes) == ("in_review", FEB_1, "Spring")
     assert request.requested_by_id == manager.user_id
     assert request.summary["added"] == 1
-    assert publication.version_content(version.pk) == {
+    assert content.version_content(version.pk) == {
         "price_book": version.book.code,
         "currency": "EUR",
         "number": 1,
@@ -237,5 +237,5 @@ def test_what_changed_since_its_approval_does_not_go_live_and_is_told_once() -> 
     price_books.activate_due_versions(at=FEB_1)
 
     assert activation == publication.Activation(activated=(sound.pk,), refused=(changed.pk,))
-    assert (publication.holds_what_was_approved(sound), publication.holds_what_was_approved(changed)) == (True, False)
+    assert (content.holds_what_was_approved(sound), content.holds_what_was_approved(changed)) == (True, False)
     assert AuditEntry.objects.get(verb="price_book_version.activation_refused").subject_id == str(changed.pk)
