@@ -4,6 +4,7 @@ import os
 
 from config.database_url import connection_settings
 from config.embedded_postgres import embedded_url
+from config.log_lines import logging_settings
 from config.settings.base import *  # noqa: F403 -- how Django settings extend one another
 from config.settings.base import DATA_FOLDER
 
@@ -20,6 +21,7 @@ EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
 EMAIL_FILE_PATH = DATA_FOLDER / "mail"
 DEFAULT_FROM_EMAIL = "billing@countinghouse.example"
 MEDIA_ROOT = DATA_FOLDER / "media"
+LOGGING = logging_settings(level=os.environ.get("LOG_LEVEL") or "WARNING")
 # Files are served from where they lie, without collectstatic.
 WHITENOISE_USE_FINDERS = True
 

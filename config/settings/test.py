@@ -16,6 +16,8 @@ BROKER_URL = os.environ.get("CELERY_BROKER_URL") or "memory://"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
 REST_FRAMEWORK = {**REST_FRAMEWORK, "TEST_REQUEST_DEFAULT_FORMAT": "json"}
+# Every logger's records reach pytest; a program that a test starts says warnings on stderr.
+LOGGING = {"version": 1, "disable_existing_loggers": False, "loggers": {"django": {"handlers": [], "propagate": True}}}
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},

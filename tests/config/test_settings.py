@@ -62,3 +62,39 @@ def test_production_speaks_tls_to_the_mail_server_and_never_shows_a_traceback() 
     printed = _production(program, COMPLETE)
 
     assert printed.stdout.strip() == "True False False ['billing.example', 'www.billing.example']"
+
+
+def test_production_logs_to_stdout_and_each_line_names_its_request() -> None:
+    program = (
+        "import django; django.setup()\n"
+        "import logging\n"
+        "from accounts.request_context import request_context\n"
+        "logger = logging.getLogger('billing.delivery')\n"
+        "with request_context('order-66'): logger.warning('A mail was refused.')\n"
+        "logger.debug('Too small to say.'); logger.info('Outside of a request.')\n"
+    )
+
+    printed = _production(program, COMPLETE)
+
+    assert [line.split(" ", 2)[2] for line in printed.stdout.splitlines()] == [
+        "WARNING billing.delivery [order-66] A mail was refused.",
+        "INFO billing.delivery [-] Outside of a request.",
+    ]
+
+
+def test_a_mistake_of_ours_is_logged_with_its_traceback_and_the_id_that_the_page_shows() -> None:
+    program = (
+        "import django; django.setup()\n"
+        "import config.urls\n"
+        "from django.urls import path\n"
+        "def broken(request): return 1 / 0\n"
+        "config.urls.urlpatterns.insert(0, path('broken', broken))\n"
+        "from django.test import Client\n"
+        "client = Client(raise_request_exception=False, headers={'X-Request-ID': 'order-66'})\n"
+        "client.get('/broken', secure=True, HTTP_HOST='billing.example')\n"
+    )
+
+    printed = _production(program, COMPLETE)
+
+    assert "ERROR django.request [order-66] Internal Server Error: /broken" in printed.stdout, printed.stderr
+    assert printed.stdout.count("ZeroDivisionError") == 1
