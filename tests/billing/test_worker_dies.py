@@ -16,6 +16,7 @@ from django.db import connection, transaction
 from billing import bill_runs, issuing
 from billing.models import BillRun, Invoice, JournalEntry
 from tests import make_billing as make
+from tests.database_address import url_of_the_test_database
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -46,11 +47,10 @@ while issuing.issue_chunk(run_id=int(sys.argv[1]), limit=1, actor=Actor.system("
 
 def start(*command: str) -> subprocess.Popen[bytes]:
     """Start a program of ours on the database of this test."""
-    database = connection.settings_dict
     environment = {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "config.settings.local",
-        "DATABASE_URL": f"postgresql://{database['USER']}@/{database['NAME']}?host={database['HOST']}",
+        "DATABASE_URL": url_of_the_test_database(),
     }
     return subprocess.Popen(
         [sys.executable, *command],

@@ -8,19 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from urllib.parse import quote
 
 from django.conf import settings
-from django.db import connection
 
-
-def url_of_the_test_database() -> str:
-    """The address of the database that the tests run on, as DATABASE_URL takes it."""
-    kept = {name.lower(): str(value) for name, value in connection.settings_dict.items()}
-    options = "&".join(
-        f"{name}={quote(kept[name], safe='/')}" for name in ("host", "port", "password") if kept.get(name)
-    )
-    return f"postgresql://{quote(kept['user'])}@/{kept['name']}?{options}"
+from tests.database_address import url_of_the_test_database
 
 
 def started(program: str, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:

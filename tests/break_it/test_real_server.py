@@ -21,7 +21,7 @@ from django.utils import timezone
 from metering.models import UsageBatch, UsageEvent
 from tests import make_accounts
 from tests import make_metering as make
-from tests.break_it.killed import url_of_the_test_database
+from tests.database_address import url_of_the_test_database
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

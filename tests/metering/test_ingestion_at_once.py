@@ -27,6 +27,7 @@ from metering.quarantine import release
 from metering.usage import UnseenWindow
 from tests import make_accounts
 from tests import make_metering as make
+from tests.database_address import url_of_the_test_database
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -251,7 +252,11 @@ def test_a_sender_killed_in_the_middle_and_started_again_counts_each_event_once(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=settings.PROJECT_FOLDER,
-        env={**os.environ, "DJANGO_SETTINGS_MODULE": "config.settings.test", "DATABASE_URL": _url()},
+        env={
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "config.settings.test",
+            "DATABASE_URL": url_of_the_test_database(),
+        },
     )
     assert sender.stdin
     assert sender.stdout
@@ -293,7 +298,11 @@ def test_a_fold_killed_in_the_middle_and_run_again_changes_no_total(shop: Custom
         [sys.executable, "-c", FOLD_SLOWLY, connection.settings_dict["NAME"]],
         stdout=subprocess.PIPE,
         cwd=settings.PROJECT_FOLDER,
-        env={**os.environ, "DJANGO_SETTINGS_MODULE": "config.settings.test", "DATABASE_URL": _url()},
+        env={
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "config.settings.test",
+            "DATABASE_URL": url_of_the_test_database(),
+        },
     )
     assert folding.stdout
     for _ in range(5):
@@ -310,8 +319,3 @@ def test_a_fold_killed_in_the_middle_and_run_again_changes_no_total(shop: Custom
     assert not UsageDelta.objects.exists()
     assert totals_by_region(shop) == counted_by_hand(events)
     assert_everything_ties()
-
-
-def _url() -> str:
-    server = connection.settings_dict
-    return f"postgresql://{server['USER']}@/{server['NAME']}?host={server['HOST']}&port={server['PORT']}"
