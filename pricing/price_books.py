@@ -142,6 +142,8 @@ def _require_valid(book: PriceBook) -> None:
 def open_draft(*, book_id: int, actor: Actor, at: datetime) -> PriceBookVersion:
     """Open the next version of a price book with the prices of the newest approved one; or the draft that is open.
 
+    The number of a draft that was discarded is not given again, so that it means one version wherever it was noted.
+
     Raises: PermissionMissing, PriceBookUnknown, VersionInReview.
     """
     actor.require(Permission.EDIT_PRICES)
@@ -153,7 +155,8 @@ def open_draft(*, book_id: int, actor: Actor, at: datetime) -> PriceBookVersion:
         return open_version
 
     newest = book.versions.order_by("-effective_from").first()
-    last_number = book.versions.aggregate(last=Max("number"))["last"] or 0
+    # The history keeps the discarded ones too.
+    last_number = PriceBookVersion.history.filter(book_id=book.pk).aggregate(last=Max("number"))["last"] or 0
     draft = PriceBookVersion(book=book, number=last_number + 1, created_by_id=actor.user_id, created_at=at)
     history.save(draft, actor=actor, at=at)
     if newest is not None:

@@ -18,12 +18,14 @@ from accounts import approvals, audit, history
 from accounts.access import Actor, Permission
 from accounts.canonical import canonical_hash
 from accounts.models import ApprovalRequest, AuditEntry
+from accounts.validation import require_reason
 from pricing.content import holds_what_was_approved, version_content
 from pricing.errors import (
     EffectiveFromInvalid,
     VersionAmbiguous,
     VersionContentChanged,
     VersionEmpty,
+    VersionInReview,
     VersionNotDraft,
     VersionNotInReview,
     VersionUnknown,
@@ -51,14 +53,17 @@ def submit_version(
 ) -> PriceBookVersion:
     """Ask for the approval of a draft, to take effect at that moment; from here on its prices stand still.
 
-    A moment in the past is allowed: what is billed stays as it is, later bills use the new prices.
+    A moment in the past is allowed: what is billed stays as it is, later bills use the new prices. Submitting twice
+    changes nothing; what somebody else has submitted is theirs.
 
-    Raises: PermissionMissing, VersionUnknown, VersionNotDraft, VersionEmpty, VersionAmbiguous, EffectiveFromInvalid,
-    ApprovalNeedsAPerson.
+    Raises: PermissionMissing, ReasonMissing, VersionUnknown, VersionInReview, VersionNotDraft, VersionEmpty,
+    VersionAmbiguous, EffectiveFromInvalid, ApprovalNeedsAPerson.
     """
     actor.require(Permission.EDIT_PRICES)
+    require_reason(reason)
     version = lock_version(version_id)
-    if version.status == Status.IN_REVIEW and version.effective_from == effective_from:
+    if version.status == Status.IN_REVIEW:
+        _require_submitted_so(version, effective_from, actor)
         return version
     if version.status != Status.DRAFT:
         message = f"{version} is {version.get_status_display().lower()}; only a draft is submitted."
@@ -81,6 +86,22 @@ def submit_version(
     )
     audit.record(actor=actor, verb="price_book_version.submitted", subject=version, at=at, reason=reason)
     return version
+
+
+def _require_submitted_so(version: PriceBookVersion, effective_from: datetime, actor: Actor) -> None:
+    """Raise VersionInReview unless this actor has submitted the version for this very moment."""
+    pending = _pending_request(version.pk)
+    if pending.requested_by_id == actor.user_id and version.effective_from == effective_from:
+        return
+    moment = version.effective_from.astimezone(UTC).isoformat() if version.effective_from else ""
+    message = f"{version} is in review already: {pending.requested_by} has submitted it to take effect at {moment}."
+    raise VersionInReview(message)
+
+
+def _pending_request(version_id: int) -> ApprovalRequest:
+    return ApprovalRequest.objects.select_related("requested_by").get(
+        kind=APPROVAL_KIND, subject_id=version_id, status=ApprovalRequest.Status.PENDING
+    )
 
 
 def _require_billable(version: PriceBookVersion) -> None:
@@ -131,10 +152,7 @@ def withdraw_version(*, version_id: int, reason: str, actor: Actor, at: datetime
         return version
     if version.status != Status.IN_REVIEW:
         raise VersionNotInReview
-    pending = ApprovalRequest.objects.get(
-        kind=APPROVAL_KIND, subject_id=version_id, status=ApprovalRequest.Status.PENDING
-    )
-    approvals.withdraw(request_id=pending.pk, reason=reason, actor=actor, at=at)
+    approvals.withdraw(request_id=_pending_request(version_id).pk, reason=reason, actor=actor, at=at)
     version.refresh_from_db()
     return version
 

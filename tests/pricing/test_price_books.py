@@ -96,6 +96,16 @@ def test_the_next_draft_begins_with_the_newest_approved_prices(manager: Actor) -
     assert dict(draft.prices.values_list("product__code", "spec__unit_price")) == {old.code: "0.1", new.code: "2"}
 
 
+def test_the_number_of_a_discarded_draft_is_not_given_again(manager: Actor) -> None:
+    version = make.approved_version()
+    discarded = make.draft(book=version.book)
+    price_books.discard_draft(version_id=discarded.pk, reason="Wrong season", actor=manager, at=NOON)
+
+    draft = price_books.open_draft(book_id=version.book_id, actor=manager, at=NOON)
+
+    assert (discarded.number, draft.number) == (2, 3)
+
+
 def test_no_draft_is_opened_while_a_version_is_in_review(manager: Actor) -> None:
     version = make.submitted_version()
 

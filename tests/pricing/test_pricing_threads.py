@@ -109,7 +109,7 @@ def test_a_price_set_while_its_version_is_submitted_is_in_the_approval_or_refuse
 
     def submit() -> object:
         return price_books.submit_version(
-            version_id=version.pk, effective_from=FEB_1, reason="", actor=manager, at=JAN_5
+            version_id=version.pk, effective_from=FEB_1, reason="Spring", actor=manager, at=JAN_5
         )
 
     def add_price() -> object:

@@ -7,10 +7,23 @@ import pytest
 
 from accounts import approvals
 from accounts.access import Actor, Role
-from accounts.errors import ApprovalOfAnother, ApprovalOfOwnRequest, ApprovalSubjectChanged, PermissionMissing
+from accounts.errors import (
+    ApprovalOfAnother,
+    ApprovalOfOwnRequest,
+    ApprovalSubjectChanged,
+    PermissionMissing,
+    ReasonMissing,
+)
 from accounts.models import ApprovalRequest, AuditEntry
 from pricing import content, price_books, publication, tasks
-from pricing.errors import EffectiveFromInvalid, VersionAmbiguous, VersionEmpty, VersionNotDraft, VersionNotInReview
+from pricing.errors import (
+    EffectiveFromInvalid,
+    VersionAmbiguous,
+    VersionEmpty,
+    VersionInReview,
+    VersionNotDraft,
+    VersionNotInReview,
+)
 from pricing.models import PriceBookVersion
 from tests import make_accounts
 from tests import make_pricing as make
@@ -68,7 +81,7 @@ def test_an_empty_version_is_not_submitted(manager: Actor) -> None:
     draft = make.draft(prices={})
 
     with pytest.raises(VersionEmpty):
-        price_books.submit_version(version_id=draft.pk, effective_from=FEB_1, reason="", actor=manager, at=JAN_5)
+        price_books.submit_version(version_id=draft.pk, effective_from=FEB_1, reason="Spring", actor=manager, at=JAN_5)
 
 
 def test_two_products_for_the_same_usage_are_not_submitted(manager: Actor) -> None:
@@ -78,7 +91,7 @@ def test_two_products_for_the_same_usage_are_not_submitted(manager: Actor) -> No
     draft = make.draft(prices={one: make.TEN_CENTS, other: make.TEN_CENTS})
 
     with pytest.raises(VersionAmbiguous, match="ONE and OTHER"):
-        price_books.submit_version(version_id=draft.pk, effective_from=FEB_1, reason="", actor=manager, at=JAN_5)
+        price_books.submit_version(version_id=draft.pk, effective_from=FEB_1, reason="Spring", actor=manager, at=JAN_5)
 
 
 @pytest.mark.parametrize("moment", [FEB_1, JAN_5, datetime(2026, 4, 1)], ids=["same", "earlier", "no zone"])  # noqa: DTZ001 -- the point
@@ -88,7 +101,7 @@ def test_a_version_takes_effect_later_than_every_approved_one(manager: Actor, mo
     draft = make.draft(book=book)
 
     with pytest.raises(EffectiveFromInvalid):
-        price_books.submit_version(version_id=draft.pk, effective_from=moment, reason="", actor=manager, at=JAN_5)
+        price_books.submit_version(version_id=draft.pk, effective_from=moment, reason="Spring", actor=manager, at=JAN_5)
 
 
 @pytest.mark.parametrize(
@@ -100,21 +113,39 @@ def test_a_version_takes_effect_on_the_full_hour_as_usage_is_added_up(manager: A
     draft = make.draft()
 
     with pytest.raises(EffectiveFromInvalid, match="lies within one"):
-        price_books.submit_version(version_id=draft.pk, effective_from=moment, reason="", actor=manager, at=JAN_5)
+        price_books.submit_version(version_id=draft.pk, effective_from=moment, reason="Spring", actor=manager, at=JAN_5)
+
+
+def test_a_version_that_is_in_review_is_not_submitted_by_somebody_else_or_for_another_moment(manager: Actor) -> None:
+    version = make.submitted_version(by=manager, effective_from=FEB_1, at=JAN_5)
+    other = make_accounts.actor(Role.PRODUCT_MANAGER)
+
+    for actor, moment in ((other, FEB_1), (manager, MAR_1)):
+        with pytest.raises(VersionInReview, match=r"has submitted it to take effect at 2026-02-01T00:00:00\+00:00"):
+            price_books.submit_version(
+                version_id=version.pk, effective_from=moment, reason="Spring", actor=actor, at=JAN_5
+            )
+
+
+def test_submitting_takes_a_reason(manager: Actor) -> None:
+    draft = make.draft()
+
+    with pytest.raises(ReasonMissing):
+        price_books.submit_version(version_id=draft.pk, effective_from=FEB_1, reason=" ", actor=manager, at=JAN_5)
 
 
 def test_an_approved_version_is_not_submitted_again(manager: Actor) -> None:
     version = make.approved_version()
 
     with pytest.raises(VersionNotDraft):
-        price_books.submit_version(version_id=version.pk, effective_from=FEB_1, reason="", actor=manager, at=JAN_5)
+        price_books.submit_version(version_id=version.pk, effective_from=FEB_1, reason="More", actor=manager, at=JAN_5)
 
 
 def test_submitting_and_withdrawing_need_the_permission_to_edit_prices(approver: Actor) -> None:
     draft = make.draft()
 
     with pytest.raises(PermissionMissing):
-        price_books.submit_version(version_id=draft.pk, effective_from=FEB_1, reason="", actor=approver, at=JAN_5)
+        price_books.submit_version(version_id=draft.pk, effective_from=FEB_1, reason="Spring", actor=approver, at=JAN_5)
     with pytest.raises(PermissionMissing):
         price_books.withdraw_version(version_id=draft.pk, reason="", actor=approver, at=JAN_5)
 
@@ -124,7 +155,7 @@ def test_a_withdrawn_version_is_a_draft_again_and_can_be_submitted_anew(manager:
 
     withdrawn = price_books.withdraw_version(version_id=version.pk, reason="Typo", actor=manager, at=JAN_5)
     price_books.withdraw_version(version_id=version.pk, reason="Typo", actor=manager, at=JAN_5)
-    price_books.submit_version(version_id=version.pk, effective_from=MAR_1, reason="", actor=manager, at=JAN_5)
+    price_books.submit_version(version_id=version.pk, effective_from=MAR_1, reason="Spring", actor=manager, at=JAN_5)
 
     assert withdrawn.status == "draft"
     assert make.approval_of(version).status == "pending"
