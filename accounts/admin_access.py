@@ -27,6 +27,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 from accounts.access import Permission
 from accounts.errors import CountinghouseError
 from accounts.pages import actor_of, attempt
+from accounts.paging import BoundedPaginator
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -138,6 +139,8 @@ class HouseRights:
 class PlainRecordAdmin(HouseRights, ModelAdmin):  # type: ignore[misc]  # unfold comes without types
     """The admin of records that keep no history of edits: read-only unless `write` says how a verb saves them."""
 
+    paginator = BoundedPaginator
+    show_full_result_count = False
     list_filter_sheet = False
     list_filter_submit = True
     warn_unsaved_form = True

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import BadRequest
-from django.core.paginator import Page, Paginator
+from django.core.paginator import Page
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -20,6 +20,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 
 from accounts.access import Actor, Permission
 from accounts.errors import CountinghouseError, PermissionMissing
+from accounts.paging import BoundedPaginator
 from accounts.request_context import current_request_id
 
 if TYPE_CHECKING:
@@ -151,8 +152,11 @@ def back_to(request: HttpRequest, fallback: str) -> str:
 
 
 def page_of(request: HttpRequest, rows: Any, per_page: int = ROWS_PER_PAGE) -> Page[Any]:
-    """Return the rows of the page that the address asks for; a page that is not there is the nearest that is."""
-    return Paginator(rows, per_page).get_page(request.GET.get("page"))
+    """Return the rows of the page that the address asks for; a page that is not there is the nearest that is.
+
+    Ten thousand rows are paged at most, for no page may take longer the longer the house is at work.
+    """
+    return BoundedPaginator(rows, per_page).get_page(request.GET.get("page"))
 
 
 def whole_number(text: str | None) -> int | None:

@@ -5,13 +5,11 @@ Events are not here but behind the totals that they make: a list of millions is 
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.core.paginator import Paginator
-from django.db.models import Model, QuerySet
+from django.db.models import Model
 from django.http import HttpRequest
 from django.utils import timezone
 from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesDropdownFilter
@@ -22,18 +20,6 @@ from accounts.admin_access import PlainRecordAdmin, ReasonForm, RecordAdmin, sho
 from accounts.pages import actor_of
 from metering import attribution, meters
 from metering.models import Meter, RefusedEvent, SubjectAssignment, UsageBatch
-
-_PAGED_ROWS = 10_000
-
-
-class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # pages whatever it is given
-    """Pages the first ten thousand rows and counts no further; a filter finds the rest."""
-
-    @cached_property
-    def count(self) -> int:
-        """The number of rows, or ten thousand if there are more."""
-        assert isinstance(self.object_list, QuerySet), "the admin pages querysets"
-        return self.object_list.order_by()[:_PAGED_ROWS].count()
 
 
 @admin.register(Meter)
@@ -177,8 +163,6 @@ class UsageBatchAdmin(PlainRecordAdmin):
 
     view_permission = Permission.VIEW_USAGE
     may_add = False
-    paginator = BoundedPaginator
-    show_full_result_count = False
     list_display = (
         "id",
         "received_at",
@@ -200,8 +184,6 @@ class RefusedEventAdmin(PlainRecordAdmin):
 
     view_permission = Permission.VIEW_USAGE
     may_add = False
-    paginator = BoundedPaginator
-    show_full_result_count = False
     list_display = ("refused_at", "reason", "detail", "source", "event_id", "batch_id", "position")
     list_filter = (("reason", ChoicesDropdownFilter),)
     search_fields = ("=source", "=event_id")

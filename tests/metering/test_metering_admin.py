@@ -133,4 +133,4 @@ def test_a_list_of_fifty_batches_takes_as_many_queries_as_one_and_counts_no_furt
     assert counts[0] == counts[1]
     counting = [query["sql"] for query in queries if "COUNT(*)" in query["sql"] and "usagebatch" in query["sql"]]
     assert counting
-    assert all("LIMIT 10000" in sql for sql in counting)
+    assert all("LIMIT 10001" in sql for sql in counting)
