@@ -64,7 +64,7 @@ def _entry(
         actor_label=actor.label[:_LABEL_LENGTH],
         verb=verb,
         subject_type=subject._meta.label_lower,
-        subject_id=str(subject.pk),
+        subject_id="" if subject.pk is None else str(subject.pk),
         subject_label=str(subject)[:_LABEL_LENGTH],
         reason=reason,
         request_id=actor.request_id or current_request_id(),

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from datetime import date
+from http import HTTPStatus
 from typing import Any
 
+from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth import update_session_auth_hash
-from django.contrib.auth.forms import SetPasswordForm
+from django.contrib.auth.forms import AuthenticationForm, SetPasswordForm
 from django.contrib.auth.views import PasswordChangeView
 from django.core.paginator import Page
-from django.http import HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse, reverse_lazy
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_POST
 from unfold.forms import AdminOwnPasswordChangeForm
 
-from accounts import approvals, audit_search, inbox, staff
+from accounts import approvals, audit_search, inbox, sign_in, staff
 from accounts.access import Permission
 from accounts.errors import PermissionMissing
 from accounts.models import ApprovalRequest, AuditEntry, User
@@ -35,6 +37,10 @@ from accounts.pages import (
 )
 
 CSV_ROWS = 10_000
+_LOCKED_OUT = (
+    "There were too many failed attempts with this e-mail address. Try again in a quarter of an hour,"
+    " or ask an administrator to let you in."
+)
 
 
 class OwnPassword(PasswordChangeView):
@@ -53,6 +59,37 @@ class OwnPassword(PasswordChangeView):
         )
         update_session_auth_hash(self.request, user)
         return redirect(self.get_success_url())
+
+
+def sign_in_page(request: HttpRequest) -> HttpResponseBase:
+    """Show the admin's own sign-in, note what came of it, and tell one who is locked out for how long."""
+    response = admin.site.login(request)
+    if request.method != "POST":
+        return response
+    address = sign_in.client_address(request)
+    if isinstance(request.user, User) and response.status_code == HTTPStatus.FOUND:
+        sign_in.note_success(user=request.user, address=address, at=timezone.now())
+        return response
+    locked_out = sign_in.is_locked_out(request)
+    email = sign_in.email_tried(request)
+    sign_in.note_failure(email=email, address=address, is_locked_out=locked_out, at=timezone.now())
+    if locked_out:
+        # The form is not drawn yet: its own words would say that the password is wrong, which nobody has looked at.
+        form: AuthenticationForm = response.context_data["form"]  # type: ignore[attr-defined]
+        form.errors.clear()
+        form.add_error(None, _LOCKED_OUT)
+        response.status_code = HTTPStatus.TOO_MANY_REQUESTS
+        response.headers["Retry-After"] = str(int(settings.AXES_COOLOFF_TIME.total_seconds()))
+    return response
+
+
+def sign_out(request: HttpRequest) -> HttpResponseBase:
+    """End the session as the admin does, and note it."""
+    user = request.user
+    response = admin.site.logout(request)
+    if request.method == "POST" and isinstance(user, User):
+        sign_in.note_end(user=user, address=sign_in.client_address(request), at=timezone.now())
+    return response
 
 
 @require_GET

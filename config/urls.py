@@ -7,7 +7,7 @@ from django.urls import URLPattern, URLResolver, include, path, reverse_lazy
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
-from accounts.views import OwnPassword
+from accounts.views import OwnPassword, sign_in_page, sign_out
 from config.health import healthz
 
 APPS = ("billing", "pricing", "metering", "accounts")
@@ -20,7 +20,9 @@ def _all(module: str, *, below: str) -> list[URLPattern | URLResolver]:
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("healthz", healthz, name="healthz"),
-    # In front of the admin's own, which would save behind the verbs' back.
+    # In front of the admin's own, which tell nobody, and would save behind the verbs' back.
+    path("admin/login/", sign_in_page),
+    path("admin/logout/", sign_out),
     path("admin/password_change/", OwnPassword.as_view()),
     path("admin/", admin.site.urls),
     *_all("api_urls", below="api/v1/"),

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from config.settings.api import REST_FRAMEWORK, SPECTACULAR_SETTINGS  # noqa: F401 -- settings
+from config.settings.sign_in import *  # noqa: F403 -- how Django settings extend one another
 from config.settings.unfold import UNFOLD  # noqa: F401 -- settings
 
 PROJECT_FOLDER = Path(__file__).resolve().parent.parent.parent
@@ -23,6 +24,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django.contrib.humanize",
     "django.contrib.postgres",
+    "axes",
     "simple_history",
     "pgtrigger",
     "rest_framework",
@@ -38,6 +40,7 @@ MIDDLEWARE = [
     "config.errors.RequestIdMiddleware",
     "accounts.request_context.RequestContextMiddleware",
     "django.middleware.security.SecurityMiddleware",
+    "config.security_headers.ContentSecurityPolicyMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -47,6 +50,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "simple_history.middleware.HistoryRequestMiddleware",
     "config.errors.ErrorAnswerMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 ROOT_URLCONF = "config.urls"
 WSGI_APPLICATION = "config.wsgi.application"
@@ -65,15 +69,7 @@ TEMPLATES = [
     },
 ]
 
-AUTH_USER_MODEL = "accounts.User"
-PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
-AUTH_PASSWORD_VALIDATORS = [
-    {"NAME": f"django.contrib.auth.password_validation.{name}"}
-    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
-]
 CSRF_FAILURE_VIEW = "config.errors.csrf_failure"
-LOGIN_URL = "admin:login"
-LOGIN_REDIRECT_URL = "billing:home"
 
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"

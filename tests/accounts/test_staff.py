@@ -6,6 +6,7 @@ import pytest
 from django.contrib.auth import authenticate
 from django.contrib.auth.models import Group
 from django.core.management import call_command
+from django.test import RequestFactory
 
 from accounts import staff
 from accounts.access import ROLE_PERMISSIONS, Actor, Permission, Role, sync_roles
@@ -22,6 +23,7 @@ from tests import make_accounts as make
 from tests.accounts.conftest import NOON
 
 pytestmark = pytest.mark.django_db
+A_REQUEST = RequestFactory().post("/admin/login/")
 
 WHY = "New tasks."
 
@@ -41,7 +43,7 @@ def invite(actor: Actor, **changes: Any) -> User:
 def test_an_invited_person_signs_in_whatever_the_capitals(administrator: Actor) -> None:
     ada = invite(administrator)
 
-    signed_in = authenticate(username="ADA@countinghouse.example", password=make.PASSWORD)
+    signed_in = authenticate(A_REQUEST, username="ADA@countinghouse.example", password=make.PASSWORD)
 
     assert signed_in == ada
     assert staff.roles_of(ada) == {Role.FINANCE_ANALYST}
@@ -55,7 +57,7 @@ def test_inviting_twice_makes_one_member_and_keeps_the_password(administrator: A
     second = invite(administrator, password="another long password")
 
     assert first == second
-    assert authenticate(username=first.email, password=make.PASSWORD) == first
+    assert authenticate(A_REQUEST, username=first.email, password=make.PASSWORD) == first
 
 
 def test_inviting_is_refused_for_a_taken_address_a_weak_password_and_without_permission(
@@ -102,7 +104,7 @@ def test_a_deactivated_member_may_do_nothing_until_taken_back(administrator: Act
 
     staff.deactivate_staff(user_id=ada.pk, reason="Left.", actor=administrator, at=NOON)
     staff.deactivate_staff(user_id=ada.pk, reason="Left.", actor=administrator, at=NOON)
-    assert authenticate(username=ada.email, password=make.PASSWORD) is None
+    assert authenticate(A_REQUEST, username=ada.email, password=make.PASSWORD) is None
     assert Actor.of(User.objects.get(pk=ada.pk)).permissions == frozenset()
     back = staff.reactivate_staff(user_id=ada.pk, reason="Came back.", actor=administrator, at=NOON)
 
@@ -121,7 +123,7 @@ def test_a_password_is_reset_without_leaving_a_trace_of_itself(administrator: Ac
         at=NOON,
     )
 
-    assert authenticate(username=ada.email, password="quite another phrase") == ada
+    assert authenticate(A_REQUEST, username=ada.email, password="quite another phrase") == ada
     entry = AuditEntry.objects.get(verb="staff.password_reset")
     assert "phrase" not in str(entry.data)
     assert not hasattr(ada.history.latest(), "password")

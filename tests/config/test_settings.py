@@ -56,6 +56,16 @@ def test_production_trusts_forms_from_its_own_hosts_and_from_those_below_a_domai
     assert printed.stdout.split() == expected
 
 
+def test_a_header_about_tls_is_believed_only_from_a_proxy_of_ones_own() -> None:
+    program = "from django.conf import settings as s; print(s.SECURE_PROXY_SSL_HEADER, s.TRUSTED_PROXIES)"
+
+    alone = _production(program, COMPLETE)
+    behind = _production(program, COMPLETE | {"TRUSTED_PROXIES": "1"})
+
+    assert alone.stdout.strip() == "None 0"
+    assert behind.stdout.strip() == "('HTTP_X_FORWARDED_PROTO', 'https') 1"
+
+
 def test_production_speaks_tls_to_the_mail_server_and_never_shows_a_traceback() -> None:
     program = "from django.conf import settings as s; print(s.EMAIL_USE_TLS, s.EMAIL_USE_SSL, s.DEBUG, s.ALLOWED_HOSTS)"
 
