@@ -19,7 +19,7 @@ from django.urls import reverse
 from accounts import approvals, audit
 from accounts.access import Actor, Permission
 from accounts.models import ApprovalRequest, LegalEntity
-from billing import nudges, unbilled
+from billing import late_usage, nudges, unbilled
 from billing.draft_rows import as_range
 from billing.drafting import draft_chunk
 from billing.errors import (
@@ -32,6 +32,7 @@ from billing.errors import (
     OtherRunOpen,
     PeriodNotOver,
 )
+from billing.late_usage import BilledContract
 from billing.models import BillRun, BillRunItem, Invoice, InvoiceLine, UnbilledUsage
 from pricing.charges import ContractTerms, service_period
 from pricing.models import Contract
@@ -123,7 +124,8 @@ def start_bill_run(*, legal_entity_id: int, month: date, actor: Actor, at: datet
     """Begin to bill every billing period of the legal entity that starts in the month of `month` (local time).
 
     Asking again returns the run that there is; while that is a draft, contracts signed since are added to it. Drafting
-    is done by the workers, or by calling `draft_chunk` until nothing waits.
+    is done by the workers, or by calling `draft_chunk` until nothing waits. Contracts that have ended take part where
+    usage of theirs came late.
 
     Raises: PermissionMissing, PeriodNotOver, NoContractsInMonth, OtherRunOpen.
     """
@@ -135,17 +137,21 @@ def start_bill_run(*, legal_entity_id: int, month: date, actor: Actor, at: datet
     run = live.filter(month=first_day).select_for_update(no_key=True, of=("self",)).first()
     if run is not None and run.status != Status.DRAFT:
         return run
-    periods = _periods(entity, first_day)
+    periods, ended = _periods(entity, first_day)
     if run is None:
         _require_over(entity, first_day, periods, at=at)
+        if not periods and not ended:
+            raise NoContractsInMonth
         other = live.filter(status__in=_OPEN).first()
         if other is not None:
             message = f"The run of {other.month:%B %Y} is not approved yet; finish or cancel it first."
             raise OtherRunOpen(message)
         run = BillRun.objects.create(legal_entity=entity, month=first_day, created_by_id=actor.user_id, created_at=at)
-        audit.record(actor=actor, verb="bill_run.started", subject=run, at=at, data={"contracts": len(periods)})
+        audit.record(
+            actor=actor, verb="bill_run.started", subject=run, at=at, data={"contracts": len(periods) + len(ended)}
+        )
 
-    _add_items(run, periods, at=at)
+    _add_items(run, periods, ended, at=at)
     unbilled.list_usage_without_contract(run_id=run.pk, entity=entity, month=first_day)
     return run
 
@@ -164,7 +170,7 @@ def redo_bill_run(*, run_id: int, reason: str, actor: Actor, at: datetime) -> Bi
         for statement in _DELETE_DRAFTS:
             cursor.execute(statement, [run.pk])
     run.items.exclude(state=State.PENDING).update(state=State.PENDING, reason="", usage_watermark="", finished_at=None)
-    _add_items(run, _periods(entity, run.month), at=at)
+    _add_items(run, *_periods(entity, run.month), at=at)
     unbilled.list_usage_without_contract(run_id=run.pk, entity=entity, month=run.month)
     audit.record(actor=actor, verb="bill_run.redone", subject=run, at=at, reason=reason)
     return run
@@ -344,40 +350,49 @@ def _take_back_to_draft(run_id: int, *, reason: str, actor: Actor, at: datetime)
     return run
 
 
-def _periods(entity: LegalEntity, month: date) -> list[tuple[int, Period]]:
-    """Each contract with the billing period of it that starts in the month and that it covers at least in part."""
-    periods = []
+def _periods(entity: LegalEntity, month: date) -> tuple[list[tuple[int, Period]], list[tuple[int, Period]]]:
+    """Each contract with the billing period of it that starts in the month and that it covers at least in part.
+
+    And apart from these, each that has ended and of which an earlier period has to be looked at again: nobody else
+    would bill the usage that came late for its last month.
+    """
+    periods, ended = [], {}
     contracts = Contract.objects.filter(customer__legal_entity=entity).order_by("pk")
-    for pk, currency, starts_on, ends_on, anchor_day in contracts.values_list(
-        "pk", "currency", "starts_on", "ends_on", "anchor_day"
+    for pk, customer_id, currency, starts_on, ends_on, anchor_day in contracts.values_list(
+        "pk", "customer_id", "currency", "starts_on", "ends_on", "anchor_day"
     ):
         terms = ContractTerms(currency, starts_on, ends_on, anchor_day, entity.time_zone)
         period = billing_period(anchor_day, month.year, month.month, entity.time_zone)
         if service_period(terms, period) is not None:
             periods.append((pk, period))
-    return periods
+        elif ends_on is not None:
+            ended[pk] = BilledContract(pk, customer_id, terms), period
+    late = late_usage.periods_to_read_again(
+        legal_entity_id=entity.pk, month=month, contracts=[contract for contract, _ in ended.values()]
+    )
+    return periods, [(pk, ended[pk][1]) for pk in sorted({each.contract_id for each in late})]
 
 
 def _require_over(entity: LegalEntity, month: date, periods: Sequence[tuple[int, Period]], *, at: datetime) -> None:
     """A run begins once the last of its billing periods is over, so that none is left to no run at all.
 
-    Raises: PeriodNotOver, NoContractsInMonth.
+    Raises: PeriodNotOver.
     """
     ends = [month_period(month.year, month.month, entity.time_zone).end, *(period.end for _, period in periods)]
     if max(ends) > at:
         over_on = local_date(max(ends), entity.time_zone)
         message = f"{month:%B %Y} can be billed from {over_on.isoformat()} on, when its last billing period is over."
         raise PeriodNotOver(message)
-    if not periods:
-        raise NoContractsInMonth
 
 
-def _add_items(run: BillRun, periods: Sequence[tuple[int, Period]], *, at: datetime) -> None:
+def _add_items(
+    run: BillRun, periods: Sequence[tuple[int, Period]], ended: Sequence[tuple[int, Period]], *, at: datetime
+) -> None:
     """Add work items, and tell as many workers as they are worth.
 
     A contract that was signed since the run began, and whose period is not over yet, is left to the next run.
     """
-    over = [(contract_id, period) for contract_id, period in periods if period.end <= at]
+    over = [(contract_id, period) for contract_id, period in periods if period.end <= at] + list(ended)
     nudges.nudge(nudges.DRAFT_RUN, times=1 + len(over) // _CONTRACTS_A_WORKER, run_id=run.pk)
     with connection.cursor() as cursor:
         cursor.execute(

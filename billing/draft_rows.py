@@ -31,8 +31,10 @@ _UNBILLED_COLUMNS: Final = "run_id, customer_id, series_id, period, quantity, ev
 
 _SETTLE_ITEMS: Final = """
     UPDATE billing_billrunitem item
-    SET state = settled.state, reason = settled.reason, usage_watermark = settled.watermark, finished_at = %s
-    FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[]) AS settled (id, state, reason, watermark)
+    SET state = settled.state, reason = settled.reason, usage_watermark = settled.watermark,
+        contract_ends_on = settled.ends_on, finished_at = %s
+    FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::date[])
+         AS settled (id, state, reason, watermark, ends_on)
     WHERE item.id = settled.id
 """
 
@@ -69,6 +71,7 @@ def store(*, run: HeldRun, results: Sequence[ItemResult], watermark: str, at: da
                 [state.value for state in states],
                 [result.parked_because for result in results],
                 ["" if state == State.PARKED else watermark for state in states],
+                [result.item.terms.ends_on for result in results],
             ],
         )
 

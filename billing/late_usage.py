@@ -1,8 +1,8 @@
 """Which earlier billing periods a run has to look at again, because usage came that no bill has seen.
 
-A drafted item says which database snapshot's usage it has considered, for its own period and all before it. What was
-committed after that snapshot is late. Reading a period again bills only the difference, so looking at one too many
-costs a query and never a cent.
+A drafted item says which database snapshot's usage it has considered, for its own period and all before it, and until
+when the contract ran. What was committed after that snapshot is late, and so is usage of days that the contract covers
+only since. Reading a period again bills only the difference, so looking at one too many costs a query and never a cent.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ _EARLIER_RUNS = """
 """
 
 _SETTLED_ITEMS = """
-    SELECT item.contract_id, run.id, run.month, item.usage_watermark, item.finished_at
+    SELECT item.contract_id, run.id, run.month, item.usage_watermark, item.finished_at,
+           item.contract_ends_on
     FROM billing_billrunitem item
     JOIN billing_billrun run ON run.id = item.run_id
     WHERE item.contract_id = ANY(%s) AND run.status IN ('approved', 'issued') AND item.state IN ('done', 'empty')
@@ -60,6 +61,7 @@ class _Settled(NamedTuple):
     month: date
     watermark: str
     finished_at: datetime
+    ends_on: date | None
 
 
 def periods_to_read_again(
@@ -67,8 +69,8 @@ def periods_to_read_again(
 ) -> list[EarlierPeriod]:
     """The earlier periods of these contracts, in months whose run is past, that no run has considered in full.
 
-    Three queries for any number of contracts. A period that was parked, or whose contract was signed after its
-    month's run, is among them until a run has billed it.
+    Three queries for any number of contracts. A period that was parked, or whose contract was signed or prolonged after
+    its month's run, is among them until a run has billed it.
     """
     with connection.cursor() as cursor:
         cursor.execute(_EARLIER_RUNS, [legal_entity_id, month])
@@ -80,7 +82,7 @@ def periods_to_read_again(
         for contract_id, *facts in cursor.fetchall():
             settled[contract_id].append(_Settled(*facts))
 
-    never: list[EarlierPeriod] = []
+    anew: list[EarlierPeriod] = []
     by_watermark: defaultdict[tuple[int, str], list[EarlierPeriod]] = defaultdict(list)
     for contract in contracts:
         for run_id, earlier_month in runs:
@@ -99,11 +101,13 @@ def periods_to_read_again(
                 service=service,
                 first_billed_at=considered[0].finished_at if considered else None,
             )
-            if considered:
+            if considered and service == service_period(
+                contract.terms._replace(ends_on=considered[-1].ends_on), period
+            ):
                 by_watermark[contract.customer_id, considered[-1].watermark].append(earlier)
             else:
-                never.append(earlier)
-    return never + _with_unseen_usage(by_watermark)
+                anew.append(earlier)
+    return anew + _with_unseen_usage(by_watermark)
 
 
 def _with_unseen_usage(by_watermark: dict[tuple[int, str], list[EarlierPeriod]]) -> list[EarlierPeriod]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from accounts.invariants import Rule
 
 # Each contract and billing period that a live run has considered in full, with the snapshot of the run that looked at
-# it last. A contract that was changed since is left out: what of its period is to be billed is the next run's affair.
+# it last. One whose end was moved since, within the period, is left out: it is the next run that looks at it again.
 _CONSIDERED = """
     considered AS (
         SELECT item.contract_id, contract.customer_id, item.period,
@@ -17,22 +17,23 @@ _CONSIDERED = """
                        least(upper(item.period), contract.ends_on::timestamp AT TIME ZONE entity.time_zone)
                    )
                ) AS service,
-               (
-                   SELECT last.usage_watermark FROM billing_billrunitem last
-                   JOIN billing_billrun last_run ON last_run.id = last.run_id
-                   WHERE last.contract_id = item.contract_id AND last.state IN ('done', 'empty')
-                     AND last_run.status <> 'cancelled'
-                     AND last_run.id >= run.id AND last_run.month >= run.month
-                   ORDER BY last_run.id DESC LIMIT 1
-               )::pg_snapshot AS snapshot
+               last.snapshot
         FROM billing_billrunitem item
         JOIN billing_billrun run ON run.id = item.run_id AND run.status <> 'cancelled'
         JOIN pricing_contract contract ON contract.id = item.contract_id
         JOIN accounts_legalentity entity ON entity.id = run.legal_entity_id
-        WHERE item.state IN ('done', 'empty') AND NOT EXISTS (
-            SELECT FROM pricing_historicalcontract change
-            WHERE change.id = contract.id AND change.history_type = '~' AND change.history_date >= item.finished_at
-        )
+        CROSS JOIN LATERAL (
+            SELECT last.usage_watermark::pg_snapshot AS snapshot, last.contract_ends_on
+            FROM billing_billrunitem last
+            JOIN billing_billrun last_run ON last_run.id = last.run_id
+            WHERE last.contract_id = item.contract_id AND last.state IN ('done', 'empty')
+              AND last_run.status <> 'cancelled'
+              AND last_run.id >= run.id AND last_run.month >= run.month
+            ORDER BY last_run.id DESC LIMIT 1
+        ) last
+        WHERE item.state IN ('done', 'empty')
+          AND least(upper(item.period), contract.ends_on::timestamp AT TIME ZONE entity.time_zone)
+            = least(upper(item.period), last.contract_ends_on::timestamp AT TIME ZONE entity.time_zone)
     )
 """
 

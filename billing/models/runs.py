@@ -120,7 +120,8 @@ class BillRunItem(models.Model):
     """One contract's share of a run: a unit of work whose state is the truth about that work.
 
     A drafted or empty item says that all usage of the contract in the snapshot `usage_watermark`, for its period and
-    the periods before, was considered: billed, or listed as unbilled.
+    the periods before, was considered: billed, or listed as unbilled. A contract that has ended gets an item, too,
+    where usage of an earlier period came late for it.
     """
 
     class State(models.TextChoices):
@@ -135,6 +136,7 @@ class BillRunItem(models.Model):
     state = models.CharField(max_length=20, choices=State, default=State.PENDING)
     reason = models.TextField(blank=True)
     usage_watermark = models.TextField("database snapshot whose usage was considered", blank=True)
+    contract_ends_on = models.DateField("end of the contract as it was considered", null=True)
     finished_at = models.DateTimeField(null=True)
 
     class Meta:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 
 import pytest
@@ -10,6 +10,7 @@ import pytest
 from billing import bill_runs
 from billing.models import BillRunItem, InvoiceLine, UnbilledUsage
 from metering import rollups
+from pricing.contracts import end_contract
 from tests import make_billing as make
 from tests import make_pricing
 
@@ -171,3 +172,52 @@ def test_usage_that_was_taken_back_late_lowers_the_next_invoice() -> None:
         ("usage", Decimal(20), Decimal("10.00")),
         ("late_usage", Decimal(-4), Decimal("-2.00")),
     ]
+
+
+def test_late_usage_of_a_contract_that_has_ended_is_billed_by_the_next_run() -> None:
+    shop = make.shop()
+    make.use(shop, make.subscriber(shop), "1", on=make.OCT_10)
+    gone = make.subscriber(shop, name="Gone Ltd", ends_on=date(2026, 10, 20))
+    make.use(shop, gone, "10", on=make.OCT_10)
+    make.issued_run(shop)
+    make.use(shop, gone, "4", on=make.OCT_10)
+
+    make.issued_run(shop, make.NOVEMBER, at=make.DEC_2)
+    make.drafted_run(shop, make.DECEMBER, at=datetime(2027, 1, 2, tzinfo=UTC))
+
+    assert make.amounts(make.invoice_of(gone, make.NOVEMBER)) == [("late_usage", Decimal(4), Decimal("2.00"))]
+    assert not BillRunItem.objects.filter(contract__customer=gone, run__month=make.DECEMBER).exists()
+
+
+def test_a_contract_that_ended_and_was_parked_in_its_last_month_is_caught_up_on() -> None:
+    shop = make.shop()
+    book = make_pricing.price_book()
+    parked = make.subscriber(shop, name="Parked Ltd", book=book, ends_on=date(2026, 11, 1))
+    make.use(shop, parked, "7", on=make.OCT_10)
+    make.use(shop, make.subscriber(shop), "7", on=make.OCT_10)
+    make.issued_run(shop)
+    make_pricing.approved_version(book=book, prices={shop.product: make.GRADUATED})
+
+    make.issued_run(shop, make.NOVEMBER, at=make.DEC_2)
+
+    assert make.amounts(make.invoice_of(parked, make.NOVEMBER)) == [("late_usage", Decimal(7), Decimal("3.50"))]
+
+
+def test_days_that_a_contract_covers_only_since_it_was_prolonged_are_billed_by_the_next_run() -> None:
+    shop = make.shop()
+    customer = make.subscriber(shop, ends_on=date(2026, 10, 20))
+    make.use(shop, customer, "10", on=make.OCT_10)
+    make.use(shop, customer, "6", on=datetime(2026, 10, 25, tzinfo=UTC))
+    make.issued_run(shop)
+    end_contract(
+        contract_id=customer.contracts.get().pk,
+        ends_on=date(2027, 3, 1),
+        reason="Goes on",
+        actor=make_pricing.SYSTEM,
+        at=make.NOV_3,
+    )
+
+    make.issued_run(shop, make.NOVEMBER, at=make.DEC_2)
+
+    assert make.amounts(make.invoice_of(customer)) == [("usage", Decimal(10), Decimal("5.00"))]
+    assert make.amounts(make.invoice_of(customer, make.NOVEMBER)) == [("late_usage", Decimal(6), Decimal("3.00"))]
