@@ -28,6 +28,7 @@ from billing.customer_texts import customer_texts
 from billing.documents import delay_after
 from billing.errors import InvoiceHasNoRecipient, InvoiceNotIssued, InvoiceUnknown
 from billing.models import Invoice, InvoiceDelivery, InvoiceDocument
+from billing.smtp import Refusals, refused_recipients
 from pricing.money import format_amount
 from pricing.periods import local_date
 
@@ -44,7 +45,8 @@ def deliver_due(*, limit: int, at: datetime) -> int:
     """Send up to `limit` mails that are due and return how many were taken up; none: nothing is due.
 
     A mail is due once its document is made. One that cannot be sent is tried again later, at most eight times; then
-    it has failed, says why, and waits for somebody to send the invoice again.
+    it has failed, says why, and waits for somebody to send the invoice again. One that the mail server took for some of
+    its recipients is sent, and says whom it did not reach.
     """
     claimed = _claim(limit, at)
     connection = mail.get_connection()
@@ -130,13 +132,14 @@ def _message_id(delivery: InvoiceDelivery) -> str:
 
 def _attempt(delivery: InvoiceDelivery, connection: BaseEmailBackend, at: datetime) -> None:
     try:
-        _message(delivery, connection).send()
+        message = _message(delivery, connection)
+        message.send()
     except Exception as error:  # noqa: BLE001 -- a mail server can do anything, and one mail must not hold up the others
         # The connection may be in the middle of a dialogue; the next mail begins a new one.
         _hang_up(connection)
         _write_failure(delivery, error, at)
     else:
-        _write_success(delivery, at)
+        _write_success(delivery, refused_recipients(message), at)
 
 
 def _hang_up(connection: BaseEmailBackend) -> None:
@@ -147,9 +150,10 @@ def _hang_up(connection: BaseEmailBackend) -> None:
 
 
 @transaction.atomic
-def _write_success(delivery: InvoiceDelivery, at: datetime) -> None:
+def _write_success(delivery: InvoiceDelivery, refused: Refusals, at: datetime) -> None:
+    """Write that the mail is out and whom it did not reach; sent again it would reach the others twice."""
     written = InvoiceDelivery.objects.filter(pk=delivery.pk, state=State.WAITING).update(
-        state=State.SENT, sent_at=at, claimed_until=None, last_error=""
+        state=State.SENT, sent_at=at, claimed_until=None, last_error=_refusals_text(refused)
     )
     if written:
         audit.record(
@@ -157,8 +161,14 @@ def _write_success(delivery: InvoiceDelivery, at: datetime) -> None:
             verb="invoice.sent",
             subject=delivery.invoice,
             at=at,
-            data={"to": delivery.recipients, "message_id": delivery.message_id},
+            data={"to": delivery.recipients, "refused": sorted(refused), "message_id": delivery.message_id},
         )
+
+
+def _refusals_text(refused: Refusals) -> str:
+    """Say whom the server refused and what it answered; nothing where it took the mail for everybody."""
+    answers = [f"{email} ({code} {answer.decode(errors='replace')})" for email, (code, answer) in refused.items()]
+    return f"Not delivered to {', '.join(answers)}; sent to the others." if answers else ""
 
 
 def _write_failure(delivery: InvoiceDelivery, error: Exception, at: datetime) -> None:

@@ -202,3 +202,35 @@ def test_a_name_with_line_breaks_cannot_add_headers(mail_server: MailServer) -> 
     delivery.deliver_due(limit=10, at=make.NOV_2)
 
     assert all(envelope.rcpt_tos == ["ap@acme.example"] for envelope in mail_server.mailbox.envelopes)
+
+
+def test_a_mail_that_reaches_only_some_is_sent_once_and_says_whom_it_did_not_reach(
+    mail_server: MailServer, invoice: Invoice
+) -> None:
+    make_accounts.contact(customer=invoice.customer, email="cfo@acme.example", receives_invoices=True)
+    controller = make_accounts.actor(Role.FINANCE_CONTROLLER)
+    delivery.resend_invoice(invoice_id=invoice.pk, actor=controller, at=make.NOV_2)
+    mail_server.mailbox.refuses = {"cfo@acme.example"}
+
+    delivery.deliver_due(limit=10, at=make.NOV_2)
+    again = delivery.deliver_due(limit=10, at=make.NOV_3)
+
+    sent = InvoiceDelivery.objects.get()
+    assert (sent.state, sent.attempts, again) == ("sent", 1, 0)
+    assert sent.last_error == "Not delivered to cfo@acme.example (550 No such user); sent to the others."
+    assert [envelope.rcpt_tos for envelope in mail_server.mailbox.envelopes] == [["ap@acme.example"]]
+    assert AuditEntry.objects.get(verb="invoice.sent").data["refused"] == ["cfo@acme.example"]
+
+
+def test_the_next_mail_of_the_same_connection_has_its_own_refusals(mail_server: MailServer, invoice: Invoice) -> None:
+    other = issued_invoice(email="ap@other.example")
+    make_accounts.contact(customer=invoice.customer, email="cfo@acme.example", receives_invoices=True)
+    controller = make_accounts.actor(Role.FINANCE_CONTROLLER)
+    delivery.resend_invoice(invoice_id=invoice.pk, actor=controller, at=make.NOV_2)
+    mail_server.mailbox.refuses = {"cfo@acme.example"}
+
+    delivery.deliver_due(limit=10, at=make.NOV_2)
+
+    errors = dict(InvoiceDelivery.objects.values_list("invoice_id", "last_error"))
+    assert "cfo@acme.example" in errors[invoice.pk]
+    assert errors[other.pk] == ""
