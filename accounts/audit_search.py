@@ -25,9 +25,9 @@ class AuditQuestion:
 
 def entries(question: AuditQuestion) -> QuerySet[AuditEntry]:
     """Return the entries that fit, the newest first."""
-    found = AuditEntry.objects.all()
+    found = with_names(AuditEntry.objects.all())
     if question.actor:
-        found = found.filter(actor_label__icontains=question.actor)
+        found = found.filter(Q(actor_label__icontains=question.actor) | Q(actor__name__icontains=question.actor))
     if question.verb:
         found = found.filter(verb=question.verb)
     if question.subject:
@@ -46,7 +46,12 @@ def about(*subjects: Model) -> QuerySet[AuditEntry]:
     wanted = Q(pk__in=[])
     for subject in subjects:
         wanted |= Q(subject_type=subject._meta.label_lower, subject_id=str(subject.pk))
-    return AuditEntry.objects.filter(wanted).order_by("-id")
+    return with_names(AuditEntry.objects.filter(wanted)).order_by("-id")
+
+
+def with_names(found: QuerySet[AuditEntry]) -> QuerySet[AuditEntry]:
+    """Add to entries who their actor is."""
+    return found.select_related("actor")
 
 
 # Steps from one verb to the next through the index; DISTINCT would read the whole log for a few dozen words.

@@ -1,4 +1,4 @@
-"""What waits for a person when they come in: work by their permissions, key figures, charts, what happened last."""
+"""What waits for a person when they come in: work by their permissions, charts, what happened last."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from itertools import groupby
 
-from django.db.models import Count, Max, Q, QuerySet, Sum
+from django.db.models import Q, QuerySet, Sum
 from django.urls import reverse
 
-from accounts import inbox
+from accounts import audit_search, inbox
 from accounts.access import Actor, Permission
 from accounts.charts import Chart, chart
-from accounts.models import AuditEntry, Customer
+from accounts.models import AuditEntry
 from billing.models import BillRun, BillRunItem, Invoice, InvoiceDelivery, InvoiceDocument
-from metering.models import QuarantinedEvent, UsageBatch
+from metering.models import QuarantinedEvent
 from pricing.models import PriceBookVersion
 from pricing.money import ZERO
 from pricing.price_texts import amount_text
 
 MONTHS_SHOWN = 12
+# Enough to see past a month of mails.
+ENTRIES_READ = 400
 # A document or a mail that is this late is worth a look; until then the workers are at it.
 PATIENCE = timedelta(minutes=5)
 
@@ -34,16 +37,6 @@ class Task:
     note: str
     url: str
     is_fault: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A key figure."""
-
-    label: str
-    value: str
-    note: str
-    url: str = ""
 
 
 def tasks(actor: Actor, *, at: datetime) -> list[Task]:
@@ -63,6 +56,10 @@ def _pricing(actor: Actor) -> Iterator[Task]:
         newest = drafts.order_by("-created_at").first()
         url = reverse("pricing:version", args=[newest.pk]) if newest else ""
         yield Task("Price drafts to submit", drafts.count(), "not in force until approved", url)
+        in_review = PriceBookVersion.objects.filter(status=PriceBookVersion.Status.IN_REVIEW)
+        first = in_review.order_by("id").first()
+        url = reverse("pricing:version", args=[first.pk]) if first else ""
+        yield Task("Price versions in review", in_review.count(), "they wait for an approver", url)
 
 
 def _runs(actor: Actor) -> Iterator[Task]:
@@ -87,7 +84,7 @@ def _run_url(runs: QuerySet[BillRun]) -> str:
 
 
 def _usage(actor: Actor) -> Iterator[Task]:
-    if actor.may(Permission.VIEW_USAGE):
+    if actor.may(Permission.RELEASE_QUARANTINE) or actor.may(Permission.EDIT_METERS):
         waiting = QuarantinedEvent.objects.filter(status=QuarantinedEvent.Status.OPEN).count()
         yield Task("Events in quarantine", waiting, "not counted until mended", reverse("metering:quarantine"))
 
@@ -100,40 +97,6 @@ def _sending(actor: Actor, at: datetime) -> Iterator[Task]:
         late = Q(document__isnull=True) | Q(document__state=InvoiceDocument.State.PENDING)
         missing = Invoice.objects.filter(late, status=Invoice.Status.ISSUED, issued_at__lt=at - PATIENCE).count()
         yield Task("Invoices without a PDF", missing, "issued, document still missing", health, is_fault=True)
-
-
-def figures(actor: Actor) -> list[Figure]:
-    """Return the key figures that this person may see."""
-    found: list[Figure] = []
-    if actor.may(Permission.VIEW_INVOICES):
-        found += _billed_figures()
-    if actor.may(Permission.VIEW_CUSTOMERS):
-        active = Customer.objects.filter(is_active=True).count()
-        found.append(Figure("Customers", f"{active:,}", "active", reverse("admin:accounts_customer_changelist")))
-    if actor.may(Permission.VIEW_USAGE):
-        found.append(_usage_figure())
-    return found
-
-
-def _billed_figures() -> list[Figure]:
-    issued = Invoice.objects.filter(status=Invoice.Status.ISSUED)
-    month: date | None = issued.aggregate(last=Max("bill_run__month"))["last"]
-    if month is None:
-        return [Figure("Invoiced", "–", "nothing issued yet", reverse("billing:invoices"))]
-    rows = issued.filter(bill_run__month=month).order_by().values_list("currency")
-    sums = rows.annotate(total=Sum("total_amount"), n=Count("id")).order_by("currency")
-    url = f"{reverse('billing:invoices')}?tab=issued&month={month:%Y-%m}"
-    return [
-        Figure(f"Invoiced for {month:%B %Y}", amount_text(total, currency), f"{count:,} invoices, tax included", url)
-        for currency, total, count in sums
-    ]
-
-
-def _usage_figure() -> Figure:
-    sums = UsageBatch.objects.aggregate(events=Sum("accepted"), last=Max("received_at"))
-    last: datetime | None = sums["last"]
-    note = f"last load {last:%-d %b %Y, %H:%M} UTC" if last else "nothing loaded yet"
-    return Figure("Events counted", f"{sums['events'] or 0:,}", note, reverse("metering:batches"))
 
 
 def invoiced_by_month() -> list[Chart]:
@@ -161,9 +124,28 @@ def _months_chart(currency: str, by_entity: dict[str, dict[date, Decimal]]) -> C
     )
 
 
-def activity(actor: Actor, *, limit: int = 12) -> list[AuditEntry]:
-    """Return what happened last: everything for who may see the audit log, else what this person did."""
-    entries = AuditEntry.objects.order_by("-id")
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What somebody did, and how many times more in the same go."""
+
+    entry: AuditEntry
+    more: int
+
+
+def activity(actor: Actor, *, limit: int = 8) -> list[Act]:
+    """Return what happened last: everything for who may see the audit log, else what this person did.
+
+    What one actor did many times in a minute is told once.
+    """
+    entries = audit_search.with_names(AuditEntry.objects.order_by("-id"))
     if not actor.may(Permission.VIEW_AUDIT):
         entries = entries.filter(actor_id=actor.user_id)
-    return list(entries[:limit])
+    acts: list[Act] = []
+    for _, same in groupby(entries[:ENTRIES_READ], key=lambda entry: (entry.verb, entry.actor_label, _minute(entry))):
+        first, *others = same
+        acts.append(Act(first, len(others)))
+    return acts[:limit]
+
+
+def _minute(entry: AuditEntry) -> datetime:
+    return entry.at.replace(second=0, microsecond=0)

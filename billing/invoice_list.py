@@ -19,7 +19,6 @@ from django.db.models import (
     QuerySet,
     Subquery,
     Sum,
-    Value,
     When,
 )
 from django.db.models.functions import Abs, Coalesce
@@ -72,7 +71,7 @@ def _in_tab(tab: str, today: date) -> Q:
 
 
 def invoices(question: InvoiceQuestion, *, today: date) -> QuerySet[Invoice]:
-    """Return the invoices that fit, the newest first; an issued one is overdue once its due date is before `today`."""
+    """Return the invoices that fit, last issued first, drafts last; what was due before `today` is overdue."""
     found = Invoice.objects.filter(_in_tab(question.tab, today))
     if question.search:
         found = found.filter(
@@ -90,7 +89,7 @@ def invoices(question: InvoiceQuestion, *, today: date) -> QuerySet[Invoice]:
         found = found.filter(total_amount__gte=question.least)
     if question.most is not None:
         found = found.filter(total_amount__lte=question.most)
-    return found.order_by("-id")
+    return found.order_by(F("issued_on").desc(nulls_last=True), "-period", F("number").desc(nulls_last=True), "-id")
 
 
 def for_list(found: QuerySet[Invoice]) -> QuerySet[Invoice]:
@@ -130,10 +129,8 @@ def with_bill_before(found: QuerySet[Invoice]) -> QuerySet[Invoice]:
 
 
 def ranked_by_change(found: QuerySet[Invoice]) -> QuerySet[Invoice]:
-    """Order invoices so that those that most need a look come first: zero, then the largest change in money."""
-    size = Abs(Coalesce(F("difference"), F("total_amount")))
-    nothing = Case(When(total_amount=0, then=Value(0)), default=Value(1))
-    return found.annotate(size=size).order_by(nothing, "-size", "id")
+    """Order invoices by how much they differ from the bill before, in money; a first bill differs by all of itself."""
+    return found.annotate(size=Abs(Coalesce(F("difference"), F("total_amount")))).order_by("-size", "id")
 
 
 def totals(found: QuerySet[Invoice]) -> list[CurrencyTotal]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from decimal import Decimal
 from itertools import groupby
+from typing import Any
 
 from django.db.models import QuerySet
 
+from accounts.models import Contact
+from accounts.postal import Address
 from billing.models import Invoice, InvoiceDelivery, InvoiceDocument, InvoiceLine, JournalEntry
+from billing.steps import Step, steps_to
 from pricing.money import total
 
 
@@ -60,6 +65,46 @@ def papers_of(invoice: Invoice) -> Papers:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Party:
+    """Who sells or buys, with the address in lines, and a word on where it comes from."""
+
+    name: str
+    address: str
+    note: str
+
+
+def parties_of(invoice: Invoice) -> list[tuple[str, Party]]:
+    """Return seller and buyer as printed: what was copied when it was issued, or what would be copied now."""
+    entity, customer = invoice.legal_entity, invoice.customer
+    seller = invoice.seller or {name: getattr(entity, name) for name in (*_PRINTED, "registration")}
+    buyer = invoice.buyer or {name: getattr(customer, name) for name in (*_PRINTED, "code", "purchase_order")}
+    when = "as printed" if invoice.seller else "as of now; copied when it is issued"
+    order = f"order {buyer['purchase_order']}" if buyer["purchase_order"] else ""
+    return [
+        ("From", Party(seller["name"], _address(seller), _joined(seller["tax_id"], seller["registration"], when))),
+        ("To", Party(buyer["name"], _address(buyer), _joined(buyer["code"], buyer["tax_id"], order, when))),
+    ]
+
+
+_PRINTED = ("name", "tax_id", *(column.name for column in fields(Address)))
+
+
+def _address(party: Mapping[str, Any]) -> str:
+    """Write an address in lines; its form on paper is the document's own matter."""
+    town = " ".join(part for part in (party["postal_code"], party["city"], party["region"]) if part)
+    return "\n".join(part for part in (party["address_line1"], party["address_line2"], town, party["country"]) if part)
+
+
+def _joined(*parts: str) -> str:
+    return " · ".join(part for part in parts if part)
+
+
+def recipients_of(invoice: Invoice) -> list[Contact]:
+    """Return who would get the invoice by mail if it were sent now."""
+    return list(invoice.customer.contacts.filter(receives_invoices=True).order_by("name", "pk"))
+
+
 def bill_before(invoice: Invoice) -> Invoice | None:
     """Return the customer's bill before this one in the same currency."""
     earlier = Invoice.objects.filter(
@@ -82,33 +127,21 @@ def line_before(line: InvoiceLine) -> InvoiceLine | None:
     return live.order_by("-service_period", "-id").first()
 
 
-@dataclass(frozen=True, slots=True)
-class InvoiceStep:
-    """A step of an invoice's life: done, now or still to come."""
-
-    label: str
-    state: str
-    note: str
-
-
 _ORDER = (Invoice.Status.DRAFT, Invoice.Status.IN_REVIEW, Invoice.Status.APPROVED, Invoice.Status.ISSUED)
 
 
-def steps_of(invoice: Invoice) -> list[InvoiceStep]:
+def steps_of(invoice: Invoice) -> list[Step]:
     """Return the steps of an invoice's life with where it stands; a void one has none."""
     if invoice.status == Invoice.Status.VOID:
         return []
-    now = _ORDER.index(Invoice.Status(invoice.status))
-    stamps = {
-        Invoice.Status.DRAFT: invoice.created_at,
-        Invoice.Status.IN_REVIEW: invoice.bill_run.approval and invoice.bill_run.approval.requested_at,
-        Invoice.Status.APPROVED: invoice.bill_run.approved_at,
-        Invoice.Status.ISSUED: invoice.issued_at,
-    }
-    steps = []
-    for position, status in enumerate(_ORDER):
-        finished = position < now or (position == now and status == Invoice.Status.ISSUED)
-        stamp = stamps.get(status)
-        note = f"{stamp:%-d %b %Y, %H:%M} UTC" if stamp else ""
-        steps.append(InvoiceStep(str(status.label), "done" if finished else "now" if position == now else "next", note))
-    return steps
+    return steps_to(
+        _ORDER,
+        now=invoice.status,
+        labels={status: str(status.label) for status in _ORDER},
+        at={
+            Invoice.Status.DRAFT: invoice.created_at,
+            Invoice.Status.IN_REVIEW: invoice.bill_run.approval.requested_at if invoice.bill_run.approval else None,
+            Invoice.Status.APPROVED: invoice.bill_run.approved_at,
+            Invoice.Status.ISSUED: invoice.issued_at,
+        },
+    )

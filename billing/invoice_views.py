@@ -130,9 +130,11 @@ def invoice_page(request: StaffRequest, invoice_id: int) -> HttpResponseBase:
         invoice=invoice,
         zone=invoice.time_zone,
         steps=invoice_overview.steps_of(invoice),
+        parties=invoice_overview.parties_of(invoice),
         groups=invoice_overview.line_groups(invoice),
         papers=invoice_overview.papers_of(invoice),
         before=invoice_overview.bill_before(invoice),
+        recipients=invoice_overview.recipients_of(invoice),
         is_overdue=bool(invoice.due_on and invoice.due_on < timezone.now().date()),
         entries=audit_search.about(invoice, invoice.bill_run)[:20],
     )
@@ -161,6 +163,6 @@ def resend_invoice(request: StaffRequest, invoice_id: int) -> HttpResponseBase:
     attempt(
         request,
         lambda: delivery.resend_invoice(invoice_id=invoice_id, actor=actor_of(request), at=timezone.now()),
-        "The invoice is on its way again.",
+        lambda mail: f"The invoice is on its way to {', '.join(mail.recipients)} again.",
     )
     return redirect("billing:invoice", invoice_id)

@@ -11,11 +11,10 @@ from typing import Any, Final
 from accounts.charts import Chart, chart
 from billing.explanations import SeriesPart
 from billing.models import InvoiceLine
-from pricing.money import ZERO, add, format_unit_price
+from pricing.money import ZERO, add
 from pricing.periods import local_date
 from pricing.price_texts import amount_text, exact_amount_text, quantity_text
 
-_LOCALE: Final = "en_US"
 Facts = Mapping[str, Any]
 
 
@@ -99,7 +98,7 @@ def _quantity(step: Facts) -> str:
 
 
 def _price(step: Facts, line: InvoiceLine) -> str:
-    return format_unit_price(Decimal(step["unit_price"]), line.currency, _LOCALE)
+    return exact_amount_text(Decimal(step["unit_price"]), line.currency)
 
 
 _WRITERS: Final[Mapping[str, Callable[[Facts, InvoiceLine], str]]] = {

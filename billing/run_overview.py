@@ -10,15 +10,11 @@ from django.db.models import Count, Q, QuerySet, Sum
 from billing.bill_runs import RunProgress
 from billing.invoice_list import CurrencyTotal, ranked_by_change, totals, with_bill_before
 from billing.models import BillRun, BillRunItem, Invoice, UnbilledUsage
+from billing.steps import Step, steps_to
 from metering.models import Meter, UsageSeries
 
 Status = BillRun.Status
-STEPS = (
-    (Status.DRAFT, "Draft"),
-    (Status.IN_REVIEW, "In review"),
-    (Status.APPROVED, "Approved"),
-    (Status.ISSUED, "Issued"),
-)
+_ORDER = (Status.DRAFT, Status.IN_REVIEW, Status.APPROVED, Status.ISSUED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +24,6 @@ class RunRow:
     run: BillRun
     totals: list[CurrencyTotal]
     parked: int
-
-
-@dataclass(frozen=True, slots=True)
-class RunStep:
-    """A step of a run's life: done, now or still to come."""
-
-    label: str
-    state: str
-    note: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,25 +148,21 @@ def unbilled_counts(run: BillRun) -> list[tuple[str, int]]:
     return [(str(UnbilledUsage.Reason(reason).label), n) for reason, n in rows]
 
 
-def steps_of(run: BillRun) -> list[RunStep]:
+def steps_of(run: BillRun) -> list[Step]:
     """Return the steps of a run's life with where it stands; a cancelled run has none."""
     if run.status == Status.CANCELLED:
         return []
-    order = [status for status, _ in STEPS]
-    now = order.index(Status(run.status))
-    stamps = {
-        Status.DRAFT: run.created_at,
-        Status.IN_REVIEW: run.approval and run.approval.requested_at,
-        Status.APPROVED: run.approved_at,
-        Status.ISSUED: run.issued_at,
-    }
-    steps = []
-    for position, (status, label) in enumerate(STEPS):
-        finished = position < now or (position == now and status == Status.ISSUED)
-        stamp = stamps.get(status)
-        note = f"{stamp:%-d %b %Y, %H:%M} UTC" if stamp else ""
-        steps.append(RunStep(label, "done" if finished else "now" if position == now else "next", note))
-    return steps
+    return steps_to(
+        _ORDER,
+        now=run.status,
+        labels={status: str(status.label) for status in _ORDER},
+        at={
+            Status.DRAFT: run.created_at,
+            Status.IN_REVIEW: run.approval.requested_at if run.approval else None,
+            Status.APPROVED: run.approved_at,
+            Status.ISSUED: run.issued_at,
+        },
+    )
 
 
 def net_by_group(run: BillRun) -> list[tuple[str, str, Decimal]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -20,7 +21,7 @@ DAYS_SHOWN = 92
 
 @dataclass(frozen=True, slots=True)
 class UsageChart:
-    """A chart of usage, what it is a chart of, and the meters that could be chosen instead."""
+    """A chart of usage, what it is a chart of (None: events of all meters), and what could be chosen instead."""
 
     chart: Chart
     meter: Meter | None
@@ -29,28 +30,43 @@ class UsageChart:
     last_day: date
 
 
-def usage_by_day(*, at: datetime, meter_id: int | None = None, customer_id: int | None = None) -> UsageChart:
+def usage_by_day(
+    *,
+    at: datetime,
+    meter_id: int | None = None,
+    in_events: bool = False,
+    customer_id: int | None = None,
+) -> UsageChart:
     """Chart the last three months of usage, in days of UTC: one meter in its unit, or all meters by number of events.
 
-    Where there was no usage lately, the three months end with the last month that was billed.
+    Without a meter it is the one that counted most events. Where there was no usage lately, the three months end with
+    the last month that was billed.
     """
     window_end = start_of_day(at.date() + timedelta(days=1), "UTC")
-    days = _days(window_end, meter_id=meter_id, customer_id=customer_id)
+    days = _days(window_end, customer_id)
     last_billed = None if days else BillRun.objects.order_by("-month").values_list("month", flat=True).first()
     if last_billed:
         window_end = month_period(last_billed.year, last_billed.month, "UTC").end
-        days = _days(window_end, meter_id=meter_id, customer_id=customer_id)
+        days = _days(window_end, customer_id)
 
     meters = list(Meter.objects.order_by("name"))
-    chosen = next((meter for meter in meters if meter.pk == meter_id), None)
+    wanted = None if in_events else meter_id or _most_used(days)
+    chosen = next((meter for meter in meters if meter.pk == wanted), None)
+    shown = [day for day in days if chosen is None or day.meter_id == chosen.pk]
     last_day = (window_end - timedelta(days=1)).date()
     first_day = last_day - timedelta(days=DAYS_SHOWN - 1)
-    return UsageChart(_chart(days, chosen, meters, first_day), chosen, meters, first_day, last_day)
+    return UsageChart(_chart(shown, chosen, meters, first_day), chosen, meters, first_day, last_day)
 
 
-def _days(end: datetime, *, meter_id: int | None, customer_id: int | None) -> list[DayOfUsage]:
-    start = end - timedelta(days=DAYS_SHOWN)
-    return usage.daily_totals(start=start, end=end, customer_id=customer_id, meter_id=meter_id)
+def _days(end: datetime, customer_id: int | None) -> list[DayOfUsage]:
+    return usage.daily_totals(start=end - timedelta(days=DAYS_SHOWN), end=end, customer_id=customer_id)
+
+
+def _most_used(days: list[DayOfUsage]) -> int | None:
+    events: Counter[int] = Counter()
+    for day in days:
+        events[day.meter_id] += day.count
+    return max(events, key=lambda meter_id: (events[meter_id], -meter_id), default=None)
 
 
 def _chart(days: list[DayOfUsage], chosen: Meter | None, meters: list[Meter], first_day: date) -> Chart:
@@ -58,7 +74,8 @@ def _chart(days: list[DayOfUsage], chosen: Meter | None, meters: list[Meter], fi
     values: dict[str, dict[date, Decimal]] = {}
     for each in days:
         by_day = values.setdefault(names[each.meter_id], {})
-        value = each.sum if chosen else Decimal(each.count)
+        counts = chosen is None or chosen.aggregation == Meter.Aggregation.COUNT
+        value = Decimal(each.count) if counts else each.sum
         by_day[each.day] = add(by_day.get(each.day, ZERO), value)
     shown = [first_day + timedelta(days=offset) for offset in range(DAYS_SHOWN)] if values else []
     unit = chosen.unit if chosen else "events"

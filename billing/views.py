@@ -11,7 +11,7 @@ from django.views.decorators.http import require_GET
 from accounts import audit_search
 from accounts.access import Permission
 from accounts.pages import Crumb, StaffRequest, actor_of, fragment, page, page_of, staff_page, whole_number
-from billing import customer_overview, home, invoice_list, usage_charts, work_health
+from billing import customer_overview, home, home_figures, invoice_list, usage_charts, work_health
 
 INVOICES_SHOWN = 12
 
@@ -20,15 +20,16 @@ INVOICES_SHOWN = 12
 @staff_page()
 def home_page(request: StaffRequest) -> HttpResponseBase:
     """Show what waits for the reader, key figures, charts and what happened last."""
-    actor = actor_of(request)
+    actor, now = actor_of(request), timezone.now()
     return page(
         request,
         "billing/home.html",
         title="Home",
-        tasks=home.tasks(actor, at=timezone.now()),
-        figures=home.figures(actor),
+        tasks=home.tasks(actor, at=now),
+        figures=home_figures.figures(actor, at=now),
+        tables=home_figures.tables(actor, at=now),
         invoiced=home.invoiced_by_month() if actor.may(Permission.VIEW_INVOICES) else [],
-        entries=home.activity(actor),
+        acts=home.activity(actor),
     )
 
 
@@ -40,6 +41,7 @@ def usage_chart(request: StaffRequest) -> HttpResponseBase:
     usage = usage_charts.usage_by_day(
         at=timezone.now(),
         meter_id=whole_number(request.GET.get("meter")),
+        in_events=request.GET.get("meter") == "events",
         customer_id=customer_id,
     )
     return fragment(request, "billing/usage_chart.html", usage=usage, customer_id=customer_id)

@@ -7,12 +7,13 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.db.models import Model
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesDropdownFilter
+from unfold.widgets import UnfoldAdminDateWidget
 
 from accounts.access import Permission
-from accounts.admin_access import PlainRecordAdmin, ReasonForm, RecordAdmin, shown
+from accounts.admin_access import Dialog, PlainRecordAdmin, ReasonDialog, ReasonForm, RecordAdmin, asks, shown
 from accounts.pages import actor_of
 from pricing import contracts, price_books, products
 from pricing.models import Contract, Price, PriceBook, PriceBookVersion, Product
@@ -147,41 +148,76 @@ class PriceAdmin(PlainRecordAdmin):
         return price_text(price.spec, currency=price.version.book.currency, unit=price.product.unit)
 
 
+class EndDialog(ReasonDialog):
+    """Asks for the day on which a contract ends, and why."""
+
+    ends_on = forms.DateField(
+        label="Ends on (the first day that is no longer billed)",
+        widget=UnfoldAdminDateWidget(attrs={"type": "date"}),
+    )
+    field_order = ("ends_on", "reason")
+
+
 @admin.register(Contract)
 class ContractAdmin(RecordAdmin):
     """Contracts: signed here, and ended here; other terms are another contract."""
 
     view_permission = Permission.VIEW_PRICES
     edit_permission = Permission.EDIT_CONTRACTS
-    list_display = ("customer", "price_book", "currency", "starts_on", "ends_on", "anchor_day")
+    list_display = ("customer", "price_book", "currency", "starts_on", "shown_end", "anchor_day")
     list_filter = (("customer", AutocompleteSelectFilter), ("price_book", AutocompleteSelectFilter), "currency")
     list_select_related = ("customer", "price_book")
     search_fields = ("customer__name", "customer__code", "price_book__name")
     autocomplete_fields = ("customer", "price_book")
-    fieldsets = ((None, {"fields": (("customer", "price_book"), ("starts_on", "ends_on"), "anchor_day")}),)
+    actions_detail = ("end",)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> list[Any]:
+        """Show an open end as such once the contract is signed."""
+        del request
+        end = "ends_on" if obj is None else "shown_end"
+        return [(None, {"fields": (("customer", "price_book"), ("starts_on", end), "anchor_day")})]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
-        """Keep what was signed; only its end can be agreed later."""
+        """Keep what was signed."""
         del request
-        return () if obj is None else ("customer", "price_book", "starts_on", "anchor_day")
+        return () if obj is None else ("customer", "price_book", "starts_on", "shown_end", "anchor_day")
 
-    def get_form(self, request: HttpRequest, obj: Model | None = None, **options: Any) -> type[forms.ModelForm[Any]]:
-        """Require the end where a contract is changed, for ending it is all that can be done."""
-        form: type[forms.ModelForm[Any]] = super().get_form(request, obj, **options)
-        if obj is not None and "ends_on" in form.base_fields:
-            form.base_fields["ends_on"].required = True
-        return form
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Offer no form for what was signed: its end is agreed in a dialog of its own."""
+        return obj is None and super().has_change_permission(request, obj)
 
-    def write(self, request: HttpRequest, form: forms.ModelForm[Any], *, obj: Model, change: bool) -> Model:
-        typed = form.cleaned_data
-        if change:
-            return contracts.end_contract(
-                contract_id=obj.pk,
-                ends_on=typed["ends_on"],
-                reason=typed["reason"],
+    @shown("Ends on (excluded)", ordering="ends_on")
+    def shown_end(self, contract: Contract) -> str:
+        return f"{contract.ends_on:%-d %b %Y}" if contract.ends_on else "open"
+
+    @asks(
+        "End the contract",
+        Dialog(
+            title="End this contract",
+            submit="End it",
+            text="Billing stops before the day that you choose. What was billed stays; an end agreed before is moved.",
+            form=EndDialog,
+        ),
+        icon="event_busy",
+    )
+    def end(self, request: HttpRequest, form: EndDialog, object_id: str) -> HttpResponse:
+        return self.settle(
+            request,
+            object_id,
+            verb=lambda: contracts.end_contract(
+                contract_id=int(object_id),
+                ends_on=form.cleaned_data["ends_on"],
+                reason=form.cleaned_data["reason"],
                 actor=actor_of(request),
                 at=timezone.now(),
-            )
+            ),
+            done=f"The contract ends before {form.cleaned_data['ends_on']:%-d %b %Y}.",
+        )
+
+    def write(self, request: HttpRequest, form: forms.ModelForm[Any], *, obj: Model, change: bool) -> Model:
+        if change:
+            return super().write(request, form, obj=obj, change=change)
+        typed = form.cleaned_data
         return contracts.sign_contract(
             customer_id=typed["customer"].pk,
             price_book_id=typed["price_book"].pk,

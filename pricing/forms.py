@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from django.http import QueryDict
+
+from pricing.periods import instant_of
 
 EDITABLE_MODELS = (
     ("per_unit", "Per unit"),
@@ -47,9 +49,10 @@ def _tiers(form: QueryDict) -> list[dict[str, str | None]]:
     return tiers
 
 
-def utc_moment(day: str, time: str) -> datetime | None:
-    """Read a date and a time of day in UTC; without a time it is midnight. None where they are no moment."""
+def moment(day: str, time: str, time_zone: str) -> datetime | None:
+    """Read a date and a time of day of a time zone; without a time it is midnight. None where they are no moment."""
     try:
-        return datetime.fromisoformat(f"{day}T{time or '00:00'}").replace(tzinfo=UTC)
+        local = datetime.fromisoformat(f"{day}T{time or '00:00'}")
     except ValueError:
         return None
+    return None if local.tzinfo else instant_of(local, time_zone)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 
-from django.db.models import Count, F, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Case, Count, F, Max, Min, OuterRef, Q, QuerySet, Subquery, Value, When
+from django.db.models.lookups import Exact
 
 from pricing.models import Contract, Price, PriceBook, PriceBookVersion
 from pricing.price_lists import PriceChange, version_before, version_diff
@@ -68,6 +69,7 @@ def books(*, on: date) -> QuerySet[PriceBook]:
         open_number=Subquery(open_draft.values("number")[:1]),
         open_status=Subquery(open_draft.values("status")[:1]),
         customers=Count("contracts__customer", filter=running, distinct=True),
+        zone=_zone("contracts"),
     ).order_by("name")
 
 
@@ -79,6 +81,27 @@ def versions_of(book: PriceBook) -> QuerySet[PriceBookVersion]:
         .prefetch_related("approval__decisions__decided_by")
         .order_by("-number")
     )
+
+
+def zone_of(book: PriceBook) -> str:
+    """Return the time zone in which a book's days begin: that of everybody who is billed by it, UTC if they differ."""
+    zone: str = PriceBook.objects.annotate(zone=_zone("contracts")).values_list("zone", flat=True).get(pk=book.pk)
+    return zone
+
+
+def _zone(contracts: str) -> Case:
+    zone = f"{contracts}__customer__legal_entity__time_zone"
+    return Case(When(Exact(Min(zone), Max(zone)), then=Min(zone)), default=Value("UTC"))
+
+
+def coming_versions() -> list[PriceBookVersion]:
+    """Return the versions that are not in force yet: drafts, in review, and approved for a day to come."""
+    coming = PriceBookVersion.objects.filter(status__in=[Status.DRAFT, Status.IN_REVIEW, Status.APPROVED])
+    found = coming.select_related("book", "created_by", "approval__requested_by").annotate(
+        price_count=Count("prices", distinct=True),
+        zone=_zone("book__contracts"),
+    )
+    return list(found.order_by("book__name", "number"))
 
 
 def contracts_of(book: PriceBook) -> QuerySet[Contract]:

@@ -138,6 +138,19 @@ def start_of_day(day: date, time_zone: str) -> datetime:
     return datetime.combine(day, time.min, tzinfo=time_zone_named(time_zone)).astimezone(UTC)
 
 
+def instant_of(local: datetime, time_zone: str) -> datetime | None:
+    """The instant, in UTC, at which clocks on the wall show `local`, which has no time zone itself.
+
+    The first of two where clocks are set back; None beyond the years that a datetime can hold.
+
+    Raises: TimeZoneUnknown.
+    """
+    try:
+        return local.replace(tzinfo=time_zone_named(time_zone)).astimezone(UTC)
+    except OverflowError:
+        return None
+
+
 def local_date(instant: datetime, time_zone: str) -> date:
     """The date that a calendar on the wall shows at the instant.
 

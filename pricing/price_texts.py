@@ -1,4 +1,4 @@
-"""Writes prices and amounts as staff read them: "$0.10 per GB up to 100, then $0.08" and "USD 1,204.50"."""
+"""Writes prices and amounts as staff read them: "USD 0.10 per GB up to 100, then USD 0.08" and "USD 1,204.50"."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from pricing.money import format_quantity, format_unit_price, plain, round_to_minor
+from pricing.money import format_quantity, plain, round_to_minor
 
 _LOCALE = "en_US"
 _SHORT_PLACES = 6
@@ -90,11 +90,11 @@ def _options(spec: Mapping[str, Any], currency: str, unit: str) -> list[str]:
 
 def _price(amount: str, currency: str, unit: str) -> str:
     value = Decimal(amount)
-    return f"{format_unit_price(value, currency, _LOCALE)} per {unit}" if value else "free"
+    return f"{exact_amount_text(value, currency)} per {unit}" if value else "free"
 
 
 def _money(amount: str, currency: str) -> str:
-    return format_unit_price(Decimal(amount), currency, _LOCALE)
+    return exact_amount_text(Decimal(amount), currency)
 
 
 def _quantity(value: Decimal) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from django.contrib import messages
 from django.http import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect
@@ -59,6 +61,7 @@ def book_page(request: StaffRequest, book_id: int) -> HttpResponseBase:
         crumbs=[Crumb("Price books", reverse("pricing:books"))],
         book=book,
         versions=versions,
+        zone=overviews.zone_of(book),
         open_version=next((each for each in versions if each.status in ("draft", "in_review")), None),
         rows=page_of(request, overviews.contracts_of(book)),
         entries=audit_search.about(book, *versions[:10])[:12],
@@ -94,6 +97,7 @@ def version_page(request: StaffRequest, version_id: int) -> HttpResponseBase:
         title=f"Version {version.number}",
         crumbs=_crumbs(version.book),
         version=version,
+        zone=overviews.zone_of(version.book),
         tab=tab,
         search=search,
         group=group,
@@ -187,7 +191,7 @@ def remove_price(request: StaffRequest, version_id: int) -> HttpResponseBase:
 @staff_page(Permission.EDIT_PRICES)
 def submit(request: StaffRequest, version_id: int) -> HttpResponseBase:
     """Ask for the approval of a draft from a moment on."""
-    effective_from = forms.utc_moment(request.POST.get("effective_on", ""), request.POST.get("effective_at", ""))
+    effective_from = _moment(request, _version(version_id).book)
     if effective_from is None:
         messages.error(request, "Say from which day on the prices hold.")
         return redirect("pricing:version", version_id)
@@ -203,6 +207,11 @@ def submit(request: StaffRequest, version_id: int) -> HttpResponseBase:
         lambda version: f"{version} waits for somebody else's approval.",
     )
     return redirect("pricing:version", version_id)
+
+
+def _moment(request: StaffRequest, book: PriceBook) -> datetime | None:
+    day, time = request.POST.get("effective_on", ""), request.POST.get("effective_at", "")
+    return forms.moment(day, time, overviews.zone_of(book))
 
 
 @require_POST

@@ -40,7 +40,7 @@ def signed_in(*roles: Role, actor: Actor | None = None) -> Client:
 
 def words(response: Answer) -> str:
     """Return what a person reads on a page, with single blanks between words."""
-    text = re.sub(r"<(script|style).*?</\1>", " ", response.content.decode(), flags=re.DOTALL)
+    text = re.sub(r"<(script|style).*?</\1>", " ", response.content.decode().replace("<wbr>", ""), flags=re.DOTALL)
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", text)).split())
 
 

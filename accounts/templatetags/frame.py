@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 
 from django import template
+from django.apps import apps
 from django.db.models import Model
 from django.http import QueryDict
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
+
+from accounts.models import AuditEntry
 
 register = template.Library()
 
@@ -35,6 +39,9 @@ _TONES: Mapping[str, str] = {
     "overdue": "bad",
     "voided": "bad",
 }
+
+
+_SEAMS = re.compile(r"(?<=[./:_-])(?=[^./:_-])")
 
 
 @register.filter
@@ -141,9 +148,48 @@ def hex_of(content: bytes | memoryview | None) -> str:
 
 
 @register.filter
+def who(entry: AuditEntry) -> SafeString | str:
+    """Name whose act an audit entry tells of: a person (with their e-mail on hover), a key, or a job of the house."""
+    if entry.actor is not None:
+        return format_html('<span title="{}">{}</span>', entry.actor.email, str(entry.actor))
+    return label_words(entry.actor_label)
+
+
+@register.filter
+def label_words(label: str) -> str:
+    """Write an actor's label as people read it: "system:issuing" becomes "Countinghouse (issuing)"."""
+    kind, _, name = label.partition(":")
+    if kind == "system" and name:
+        return f"Countinghouse ({name.replace('_', ' ')})"
+    return f"Key {name.partition(' ')[2] or name}" if kind == "api-key" and name else label
+
+
+@register.filter
+def breakable(name: str) -> SafeString:
+    """Let a long technical name break after its dots, slashes, dashes and colons, and nowhere else."""
+    return format_html_join(SafeString("<wbr>"), "{}", ((part,) for part in _SEAMS.split(name)))
+
+
+@register.filter
+def breakable_mail(address: str) -> SafeString:
+    """Let an e-mail address break before its at sign alone."""
+    local, at, domain = address.partition("@")
+    return format_html("{}<wbr>{}{}", local, at, domain)
+
+
+@register.filter
 def verb_words(verb: str) -> str:
     """Write a verb of the audit log in words: "bill_run.submitted" becomes "Bill run submitted"."""
     return verb.replace(".", " ").replace("_", " ").capitalize()
+
+
+@register.filter
+def subject_words(label: str) -> str:
+    """Write the type of an audit entry's subject in words: "billing.billrun" becomes "bill run"."""
+    try:
+        return str(apps.get_model(label)._meta.verbose_name)
+    except (LookupError, ValueError):
+        return label
 
 
 @register.filter

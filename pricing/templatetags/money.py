@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from django import template
 
-from pricing.money import format_percent, format_quantity, format_unit_price, round_to_minor
+from pricing.money import format_percent, format_quantity, round_to_minor
 from pricing.price_texts import amount_text, exact_amount_text, quantity_text
 
 register = template.Library()
@@ -31,12 +31,6 @@ def amount_only(amount: Decimal | None, currency: str) -> str:
 def exact_money(amount: Decimal | None, currency: str) -> str:
     """Write an amount with every digit that it has and its currency: "USD 0.00417"."""
     return "–" if amount is None else exact_amount_text(amount, currency)
-
-
-@register.filter
-def unit_price(price: Decimal | str, currency: str) -> str:
-    """Write a unit price with its symbol and every digit that it has: "$0.0042"."""
-    return format_unit_price(Decimal(price), currency, STAFF_LOCALE)
 
 
 @register.filter

@@ -24,7 +24,7 @@ function chartOptions(kind, stacked, unit, small) {
         interaction: { mode: "index", intersect: false },
         scales: {
             x: { stacked, grid: { display: false }, border: { color: line }, ticks: { color: text, maxRotation: 0, autoSkip: true, autoSkipPadding: 12 }, display: !small },
-            y: { stacked, beginAtZero: true, grid: { color: line }, border: { display: false }, ticks: { color: text, maxTicksLimit: 6, callback: (value) => short.format(value) }, display: !small, title: { display: Boolean(unit) && !small, text: unit, color: text } },
+            y: { stacked, beginAtZero: true, grid: { color: line }, border: { display: false }, ticks: { color: text, maxTicksLimit: 6, precision: unit === "events" ? 0 : undefined, callback: (value) => short.format(value) }, display: !small, title: { display: Boolean(unit) && !small, text: unit, color: text } },
         },
         plugins: {
             legend: { display: !small, position: "bottom", labels: { color: text, boxWidth: 10, boxHeight: 10, usePointStyle: true, pointStyle: "rectRounded", padding: 14 } },

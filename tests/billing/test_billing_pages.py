@@ -234,9 +234,9 @@ def test_a_line_says_why(shop: Shop) -> None:
     why = words(signed_in(Role.SUPPORT).get(reverse("billing:why", args=[line.pk])))
 
     assert "Tier 1, 0 to 100: 100" in why
-    assert "at €0.50 EUR 50.00" in why
+    assert "at EUR 0.50 EUR 50.00" in why
     assert "Tier 2, above 100: 20" in why
-    assert "at €0.30 EUR 6.00" in why
+    assert "at EUR 0.30 EUR 6.00" in why
     assert "Exact amount EUR 56.00" in why
     assert "the same, to the last digit" in why
     assert "exactly the hours that this line bills" in why
@@ -299,7 +299,7 @@ def test_health_lists_what_waits_and_what_failed(shop: Shop) -> None:
 
     page = words(signed_in(Role.SUPPORT).get("/health/"))
 
-    assert "PDFs to make 1" in page
+    assert "PDFs to make of issued invoices 1" in page
     assert "mailbox full" in page
 
 

@@ -16,28 +16,28 @@ TIERS: list[dict[str, Any]] = [{"up_to": "100", "unit_price": "0.10"}, {"up_to":
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        pytest.param({"model": "per_unit", "unit_price": "0.0042"}, "$0.0042 per GB", id="every digit"),
+        pytest.param({"model": "per_unit", "unit_price": "0.0042"}, "USD 0.0042 per GB", id="every digit"),
         pytest.param({"model": "per_unit", "unit_price": "0"}, "free", id="free"),
         pytest.param(
-            {"model": "per_unit", "unit_price": "0.1", "divide_by": "1000"}, "$0.10 per 1,000 GB", id="converted"
+            {"model": "per_unit", "unit_price": "0.1", "divide_by": "1000"}, "USD 0.10 per 1,000 GB", id="converted"
         ),
-        pytest.param({"model": "flat", "amount": "99"}, "$99.00 per billing period", id="fee"),
+        pytest.param({"model": "flat", "amount": "99"}, "USD 99.00 per billing period", id="fee"),
         pytest.param(
-            {"model": "graduated", "tiers": TIERS}, "$0.10 per GB up to 100, then $0.08 per GB", id="graduated"
+            {"model": "graduated", "tiers": TIERS}, "USD 0.10 per GB up to 100, then USD 0.08 per GB", id="graduated"
         ),
         pytest.param(
             {"model": "graduated", "tiers": [{**TIERS[0], "flat_amount": "5"}, TIERS[1]]},
-            "$0.10 per GB up to 100 plus $5.00 once, then $0.08 per GB",
+            "USD 0.10 per GB up to 100 plus USD 5.00 once, then USD 0.08 per GB",
             id="tier with a fee",
         ),
         pytest.param(
             {"model": "per_unit", "unit_price": "1", "included_quantity": "10", "minimum_amount": "5"},
-            "$1.00 per GB; the first 10 GB included; at least $5.00",
+            "USD 1.00 per GB; the first 10 GB included; at least USD 5.00",
             id="allowance and minimum",
         ),
         pytest.param(
             {"model": "per_unit", "unit_price": "1", "maximum_amount": "50", "round_quantity": {"mode": "up"}},
-            "$1.00 per GB; quantity rounded up to no places; at most $50.00",
+            "USD 1.00 per GB; quantity rounded up to no places; at most USD 50.00",
             id="rounded and capped",
         ),
         pytest.param({"model": "matrix"}, "Matrix", id="a model without words is named, never guessed at"),

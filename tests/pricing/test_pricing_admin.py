@@ -135,7 +135,8 @@ def test_a_contract_is_signed_and_ended() -> None:
     )
     contract = Contract.objects.get()
     client.post(
-        reverse("admin:pricing_contract_change", args=[contract.pk]), {"ends_on": "2026-07-01", "reason": "Cancelled"}
+        reverse("admin:pricing_contract_end", args=[contract.pk]),
+        {"_form_submitted": "True", "ends_on": "2026-07-01", "reason": "Cancelled"},
     )
 
     contract.refresh_from_db()

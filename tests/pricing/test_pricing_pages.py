@@ -90,9 +90,9 @@ def test_a_version_says_its_prices_in_words_and_what_they_change(manager: Client
     prices = words(manager.get(reverse("pricing:version", args=[version.pk])))
     changes = words(manager.get(reverse("pricing:version", args=[version.pk]), {"tab": "changes"}))
 
-    assert "€0.11 per" in prices
+    assert "EUR 0.11 per" in prices
     assert "+10.0%" in prices
-    assert "€0.10 per" in changes
+    assert "EUR 0.10 per" in changes
     assert "Changed" in changes
 
 
@@ -182,7 +182,7 @@ def test_a_file_is_looked_at_before_it_is_taken(manager: Client) -> None:
     manager.post(reverse("pricing:take-file", args=[version.pk]), {"content": content})
 
     assert "Take 1 change" in page
-    assert "€0.15 per" in page
+    assert "EUR 0.15 per" in page
     assert untouched == "0.1"
     assert Price.objects.get(version=version, product=product).spec["unit_price"] == "0.15"
 
