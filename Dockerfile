@@ -17,4 +17,4 @@ RUN DJANGO_SETTINGS_MODULE=config.settings.local DATABASE_URL=postgresql://nobod
 USER countinghouse
 ENV DJANGO_SETTINGS_MODULE=config.settings.production PYTHONUNBUFFERED=1
 EXPOSE 8000
-CMD ["gunicorn", "config.wsgi:application", "--bind", "0.0.0.0:8000", "--workers", "2", "--threads", "4"]
+CMD ["gunicorn", "config.wsgi:application", "--bind", "0.0.0.0:8000", "--workers", "2", "--threads", "4", "--no-control-socket"]

@@ -49,9 +49,11 @@ def commands(port: int) -> dict[str, list[str]]:
     celery = [sys.executable, *calm, "-m", "celery", "-A", "config"]
     quiet = ["--loglevel", "WARNING"]
     web = ["config.wsgi:application", "--bind", f"127.0.0.1:{port}", "--workers", "2", "--threads", "4"]
+    # Loaded once for both workers; the control socket would be left in the home folder.
+    calm_web = ["--preload", "--no-control-socket", "--timeout", "120", "--log-level", "warning"]
     worker = ["--concurrency", "2", "--without-gossip", "--without-mingle", "--without-heartbeat"]
     return {
-        "web": [sys.executable, "-m", "gunicorn", *web, "--preload", "--timeout", "120", "--log-level", "warning"],
+        "web": [sys.executable, "-m", "gunicorn", *web, *calm_web],
         "worker": [*celery, "--quiet", "worker", *worker, *quiet],
         "beat": [*celery, "--quiet", "beat", "--pidfile", "", *quiet],
     }

@@ -3,6 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from django.conf import settings
+
 PROJECT = Path(__file__).resolve().parent.parent.parent
 COMPLETE = {
     "SECRET_KEY": "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ",
@@ -108,3 +110,7 @@ def test_a_mistake_of_ours_is_logged_with_its_traceback_and_the_id_that_the_page
 
     assert "ERROR django.request [order-66] Internal Server Error: /broken" in printed.stdout, printed.stderr
     assert printed.stdout.count("ZeroDivisionError") == 1
+
+
+def test_tests_run_with_the_settings_of_the_tests_whatever_the_environment_says() -> None:
+    assert settings.SETTINGS_MODULE == "config.settings.test"
