@@ -136,7 +136,7 @@ def _serve(port: int, database: str) -> subprocess.Popen[bytes]:
         "PYTHONWARNINGS": "ignore:No directory at",
     }
     command = [sys.executable, "-m", "gunicorn", "config.wsgi:application", "--bind", f"127.0.0.1:{port}"]
-    command += ["--workers", str(WORKERS), "--threads", str(THREADS), "--log-level", "warning"]
+    command += ["--workers", str(WORKERS), "--threads", str(THREADS), "--log-level", "warning", "--no-control-socket"]
     return subprocess.Popen(command, env={**os.environ, **environment}, cwd=settings.PROJECT_FOLDER)
 
 

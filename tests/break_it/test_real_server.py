@@ -32,7 +32,8 @@ EVENTS = "/api/v1/events"
 def address() -> Iterator[tuple[str, int]]:
     """A gunicorn on a port of its own choice, on the test's database."""
     server = subprocess.Popen(
-        [sys.executable, "-m", "gunicorn", "config.wsgi", "--bind", "127.0.0.1:0", "--workers", "1", "--threads", "2"],
+        [sys.executable, "-m", "gunicorn", "config.wsgi", "--bind", "127.0.0.1:0", "--workers", "1", "--threads", "2"]
+        + ["--no-control-socket"],
         cwd=settings.PROJECT_FOLDER,
         env={
             **os.environ,

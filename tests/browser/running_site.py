@@ -98,7 +98,7 @@ def running_site(*, database: str, log_folder: Path) -> Iterator[Site]:
 
 def _web_command(door: int) -> list[str]:
     gunicorn = [sys.executable, "-m", "gunicorn", "config.wsgi:application", "--bind", f"fd://{door}"]
-    return [*gunicorn, "--workers", "1", "--threads", "8", "--log-level", "warning"]
+    return [*gunicorn, "--workers", "1", "--threads", "8", "--log-level", "warning", "--no-control-socket"]
 
 
 def _worker_command() -> list[str]:
