@@ -26,14 +26,14 @@ from tests.database_address import url_of_the_test_database
 pytestmark = pytest.mark.django_db(transaction=True)
 
 EVENTS = "/api/v1/events"
+GUNICORN = (sys.executable, "-m", "gunicorn", "--no-control-socket")
 
 
 @pytest.fixture
 def address() -> Iterator[tuple[str, int]]:
     """A gunicorn on a port of its own choice, on the test's database."""
     server = subprocess.Popen(
-        [sys.executable, "-m", "gunicorn", "config.wsgi", "--bind", "127.0.0.1:0", "--workers", "1", "--threads", "2"]
-        + ["--no-control-socket"],
+        [*GUNICORN, "config.wsgi", "--bind", "127.0.0.1:0", "--workers", "1", "--threads", "2"],
         cwd=settings.PROJECT_FOLDER,
         env={
             **os.environ,
