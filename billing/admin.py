@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.contrib import admin
-from django.db.models import QuerySet
+from django.db.models import OuterRef, QuerySet, Subquery, Sum
 from django.http import HttpRequest
 from unfold.admin import TabularInline
 from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesDropdownFilter
@@ -24,6 +24,7 @@ from billing.models import (
     UnbilledUsage,
 )
 from pricing.money import plain_amount
+from pricing.price_texts import amount_text
 
 _INVOICE_COLOURS = {"Issued": "success", "Approved": "info", "In review": "warning", "Void": "danger"}
 _STATE_COLOURS = {"Sent": "success", "Made": "success", "Failed": "danger", "Waiting": "warning", "Parked": "danger"}
@@ -181,8 +182,20 @@ class LedgerAccountAdmin(InvoiceRecordAdmin):
 class JournalEntryAdmin(InvoiceRecordAdmin):
     """Journal entries with their lines."""
 
-    list_display = ("description", "legal_entity", "kind", "posted_on", "invoice")
+    list_display = ("description", "shown_amount", "legal_entity", "kind", "posted_on", "invoice")
     list_filter = (("legal_entity", AutocompleteSelectFilter), ("kind", ChoicesDropdownFilter))
     list_select_related = ("legal_entity", "invoice")
     search_fields = ("description", "invoice__number")
     inlines = (JournalLineInline,)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[JournalEntry]:
+        """Add what each entry debits, which is what it credits, and in which currency."""
+        entries: QuerySet[JournalEntry] = super().get_queryset(request)
+        debits = JournalLine.objects.filter(entry=OuterRef("pk"), side=JournalLine.Side.DEBIT).order_by()
+        sums = debits.values("entry").annotate(sum=Sum("amount")).values("sum")
+        return entries.annotate(debited=Subquery(sums[:1]), currency=Subquery(debits.values("currency")[:1]))
+
+    @shown("Amount")
+    def shown_amount(self, entry: JournalEntry) -> str:
+        debited = getattr(entry, "debited", None)
+        return "–" if debited is None else amount_text(debited, getattr(entry, "currency", ""))

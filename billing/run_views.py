@@ -76,9 +76,16 @@ def start_run(request: StaffRequest) -> HttpResponseBase:
             actor=actor_of(request),
             at=timezone.now(),
         ),
-        lambda started: f"The run {started} is under way.",
+        _started_words,
     )
     return redirect("billing:run", run.pk) if run else redirect("billing:runs")
+
+
+def _started_words(run: BillRun) -> str:
+    name = f"{run.legal_entity}, {run.month:%B %Y}"
+    if run.status == Status.DRAFT:
+        return f"The run of {name} is under way."
+    return f"There is a run of {name} already, and it is {run.get_status_display().lower()}. Nothing was started."
 
 
 @require_GET

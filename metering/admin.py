@@ -118,7 +118,7 @@ class SubjectAssignmentAdmin(RecordAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> list[Any]:
         """Ask for everything once; afterwards for the end, and why."""
         if obj is None:
-            return [(None, {"fields": ["name", "customer", ("starts_at", "ends_at")]})]
+            return [(None, {"fields": ["name", "customer", "starts_at", "ends_at"]})]
         if not self.has_change_permission(request, obj):
             return [(None, {"fields": ["subject", "customer", ("shown_start", "shown_end")]})]
         return [(None, {"fields": ["subject", "customer", "shown_start", "ends_at"]}), ("Why", {"fields": ["reason"]})]

@@ -77,6 +77,8 @@ def release(request: StaffRequest) -> HttpResponseBase:
 def _release_words(result: quarantine.ReleaseResult) -> str:
     if not result.still_quarantined:
         return f"{result.released:,} counted."
+    if not result.released:
+        return f"None could be counted: all {result.still_quarantined:,} wait on, with what stands in their way now."
     return f"{result.released:,} counted; {result.still_quarantined:,} still cannot be and wait on."
 
 

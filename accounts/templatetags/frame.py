@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 from django import template
@@ -41,6 +42,8 @@ _TONES: Mapping[str, str] = {
 }
 
 
+_AMOUNT = re.compile(r"-?\d+\.\d+")
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d.*[+-]\d\d:\d\d$")
 _SEAMS = re.compile(r"(?<=[./:_-])(?=[^./:_-])")
 
 
@@ -196,6 +199,18 @@ def subject_words(label: str) -> str:
 def field_words(name: str) -> str:
     """Write a key in words: "effective_from" becomes "Effective from"; a currency code stays as it is."""
     return name if name.isupper() else str(name).replace("_", " ").capitalize()
+
+
+@register.filter
+def plain_words(value: object) -> object:
+    """Write a value of a JSON summary as people read it: an instant with its zone, an amount with separators."""
+    if not isinstance(value, str):
+        return f"{value:,}" if type(value) is int else value
+    if _AMOUNT.fullmatch(value):
+        return f"{Decimal(value):,f}"
+    if _INSTANT.match(value):
+        return format_html("{} UTC", moment(datetime.fromisoformat(value)))
+    return value
 
 
 @register.filter

@@ -72,6 +72,7 @@ TEMPLATES = [
 CSRF_FAILURE_VIEW = "config.errors.csrf_failure"
 
 LANGUAGE_CODE = "en"
+FORMAT_MODULE_PATH = "config.formats"
 TIME_ZONE = "UTC"
 USE_TZ = True
 # A decimal without a limit is meant so: quantities are plain `numeric` (config.postgres).

@@ -137,6 +137,10 @@ document.addEventListener("change", (event) => {
     if (event.target.matches("[data-shows]")) {
         for (const part of document.querySelectorAll("[data-for]")) {
             part.hidden = !part.dataset.for.split(" ").includes(event.target.value);
+            // What is not shown is not asked for, and must not hold the form up.
+            for (const input of part.querySelectorAll("input")) {
+                input.disabled = part.hidden;
+            }
         }
     }
 });

@@ -1,0 +1,1 @@
+"""English, with the day in front of the month."""
