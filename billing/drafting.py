@@ -33,6 +33,7 @@ from billing.assessment import (
 from billing.errors import InvoiceTotalAbsurd, InvoiceTotalNegative
 from billing.late_usage import BilledContract, EarlierPeriod
 from billing.models import BillRun
+from billing.pdf_texts import texts_for
 from metering import usage
 from metering.errors import WindowNotOnTheHour
 from metering.models import Meter
@@ -58,7 +59,7 @@ _HOLD_RUN = """
 
 _CLAIM = """
     SELECT item.id, contract.id, customer.id, contract.price_book_id, contract.currency, contract.starts_on,
-           contract.ends_on, contract.anchor_day, customer.tax_treatment
+           contract.ends_on, contract.anchor_day, customer.tax_treatment, customer.locale
     FROM billing_billrunitem item
     JOIN pricing_contract contract ON contract.id = item.contract_id
     JOIN accounts_customer customer ON customer.id = contract.customer_id
@@ -89,12 +90,6 @@ _LISTED = """
     GROUP BY asked.ordinal, listed.series_id
 """
 
-_TAX_NOTES = {
-    Customer.TaxTreatment.STANDARD.value: "",
-    Customer.TaxTreatment.REVERSE_CHARGE.value: "Reverse charge: the recipient owes the tax.",
-    Customer.TaxTreatment.EXEMPT.value: "Not subject to tax.",
-}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldRun:
@@ -118,6 +113,7 @@ class ClaimedItem(NamedTuple):
     terms: ContractTerms
     period: Period
     tax_treatment: str
+    locale: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,10 +203,10 @@ def _claim(run: HeldRun, limit: int) -> list[ClaimedItem]:
         cursor.execute(_CLAIM, [run.run_id, limit])
         rows = cursor.fetchall()
     items = []
-    for item_id, contract_id, customer_id, book_id, currency, starts_on, ends_on, anchor_day, treatment in rows:
+    for item_id, contract_id, customer_id, book_id, currency, starts_on, ends_on, anchor_day, *tax_facts in rows:
         terms = ContractTerms(currency, starts_on, ends_on, anchor_day, run.time_zone)
         period = billing_period(anchor_day, run.month.year, run.month.month, run.time_zone)
-        items.append(ClaimedItem(item_id, contract_id, customer_id, book_id, terms, period, treatment))
+        items.append(ClaimedItem(item_id, contract_id, customer_id, book_id, terms, period, *tax_facts))
     return items
 
 
@@ -409,6 +405,17 @@ def _invoice(run: HeldRun, item: ClaimedItem, lines: Sequence[AssessedLine]) -> 
         lines=lines,
         net=net,
         tax_rate=tax_rate,
-        tax_note=_TAX_NOTES[item.tax_treatment],
+        tax_note=_tax_note(item),
         tax=tax,
     )
+
+
+def _tax_note(item: ClaimedItem) -> str:
+    """Say in the customer's language why there is no tax, if there is none."""
+    texts = texts_for(item.locale)
+    notes = {
+        Customer.TaxTreatment.STANDARD.value: "",
+        Customer.TaxTreatment.REVERSE_CHARGE.value: texts.reverse_charge,
+        Customer.TaxTreatment.EXEMPT.value: texts.exempt,
+    }
+    return notes[item.tax_treatment]

@@ -29,8 +29,9 @@ _LETTER_TERRITORIES = {"BZ", "CA", "CL", "CO", "CR", "GT", "MX", "NI", "PA", "PH
 # Where the postal code follows city and region on one line; elsewhere it stands before the city.
 _POSTAL_CODE_LAST = {"AU", "CA", "GB", "IE", "IN", "NZ", "SG", "US"}
 
-# A figure longer than this doesn't fit its column at the normal size.
+# A figure, or a word of a unit, longer than this doesn't fit its column at the normal size.
 _LONG_FIGURE_CHARACTERS = 15
+_LONG_UNIT_CHARACTERS = 15
 
 _IBAN = re.compile(r"[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}")
 _BIC = re.compile(r"[A-Z]{6}[A-Z0-9]{2}([A-Z0-9]{3})?")
@@ -107,7 +108,7 @@ def _line(line: DocumentLine, texts: InvoiceTexts, figures: _Figures) -> dict[st
         "description": line.description,
         "detail": f"{period} · {line.detail}" if line.detail else period,
         "quantity": _Figure(figures.quantity(line.quantity)),
-        "unit": line.unit,
+        "unit": _Unit(line.unit),
         "unit_price": _Figure(price),
         "amount": figures.amount(line.amount),
         "tiers": [_tier(tier, line.unit, texts, figures) for tier in line.tiers],
@@ -169,6 +170,17 @@ class _Figure:
     @property
     def is_long(self) -> bool:
         return len(self.text) > _LONG_FIGURE_CHARACTERS
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """The unit of a line, which breaks between words alone and knows when one of them is too long for that."""
+
+    text: str
+
+    @property
+    def is_long(self) -> bool:
+        return any(len(word) > _LONG_UNIT_CHARACTERS for word in self.text.split())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

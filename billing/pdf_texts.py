@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InvoiceTexts:
-    """Every fixed word of an invoice in one language."""
+    """Every fixed word of an invoice in one language.
+
+    `reverse_charge` has the words that the law asks for (Directive 2006/112/EC, art. 226 (11a), and § 14a (5) UStG).
+    """
 
     language: str
     invoice: str
@@ -33,6 +36,8 @@ class InvoiceTexts:
     net_total: str
     total: str
     tax_base: str
+    reverse_charge: str
+    exempt: str
     no_lines: str
     payment: str
     bank: str
@@ -73,6 +78,8 @@ _ENGLISH = InvoiceTexts(
     net_total="Net total",
     total="Total",
     tax_base="on",
+    reverse_charge="Reverse charge: the recipient owes the tax.",
+    exempt="Not subject to tax.",
     no_lines="There was nothing to charge in this period.",
     payment="Payment",
     bank="Bank",
@@ -113,6 +120,8 @@ _GERMAN = InvoiceTexts(
     net_total="Nettobetrag",
     total="Gesamtbetrag",
     tax_base="auf",
+    reverse_charge="Steuerschuldnerschaft des Leistungsempfängers (Reverse Charge).",
+    exempt="Steuerfrei.",
     no_lines="In diesem Zeitraum war nichts zu berechnen.",
     payment="Zahlung",
     bank="Bank",
@@ -153,6 +162,8 @@ _FRENCH = InvoiceTexts(
     net_total="Total HT",
     total="Total TTC",
     tax_base="sur",
+    reverse_charge="Autoliquidation : la taxe est due par le preneur.",
+    exempt="Exonéré de taxe.",
     no_lines="Rien n’était à facturer pour cette période.",
     payment="Paiement",
     bank="Banque",

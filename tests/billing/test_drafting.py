@@ -130,6 +130,26 @@ def test_tax_follows_the_treatment_of_the_customer(treatment: str, tax: str, not
     assert (invoice.tax_amount, invoice.tax_note) == (Decimal(tax), note)
 
 
+@pytest.mark.parametrize(
+    ("treatment", "locale", "note"),
+    [
+        ("reverse_charge", "de_AT", "Steuerschuldnerschaft des Leistungsempfängers (Reverse Charge)."),
+        ("exempt", "de_DE", "Steuerfrei."),
+        ("reverse_charge", "fr_FR", "Autoliquidation : la taxe est due par le preneur."),
+        ("exempt", "fr_FR", "Exonéré de taxe."),
+        ("reverse_charge", "ja_JP", "Reverse charge: the recipient owes the tax."),
+    ],
+)
+def test_why_there_is_no_tax_is_said_in_the_language_of_the_customer(treatment: str, locale: str, note: str) -> None:
+    shop = make.shop()
+    customer = make.subscriber(shop, tax_treatment=treatment, locale=locale)
+    make.use(shop, customer, "100", on=make.OCT_10)
+
+    make.drafted_run(shop)
+
+    assert make.invoice_of(customer).tax_note == note
+
+
 def test_a_customer_without_usage_and_fees_gets_no_invoice() -> None:
     shop = make.shop()
     customer = make.subscriber(shop)

@@ -214,6 +214,13 @@ def test_figures_of_any_length_stay_in_their_columns() -> None:
     assert all(part in joined for part in ("1,234,567,890,123", "$0.0000000000"))
 
 
+@pytest.mark.parametrize("unit", ["GPU-hours", "StateTransitions", "WriteRequestUnits", "ProvisionedConcurrency"])
+def test_the_word_of_a_unit_is_never_broken(unit: str) -> None:
+    text = text_of(render_invoice_pdf(invoice(replace(LINE, unit=unit), locale="de_DE")))
+
+    assert unit in text
+
+
 def test_a_tiered_price_shows_its_steps() -> None:
     tiers = (
         DocumentTier(
