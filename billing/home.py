@@ -135,9 +135,9 @@ class Act:
 def activity(actor: Actor, *, limit: int = 8) -> list[Act]:
     """Return what happened last: everything for who may see the audit log, else what this person did.
 
-    What one actor did many times in a minute is told once.
+    What one actor did many times in a minute is told once; that somebody came in is for the audit log alone.
     """
-    entries = audit_search.with_names(AuditEntry.objects.order_by("-id"))
+    entries = audit_search.with_names(AuditEntry.objects.exclude(verb="sign_in.succeeded").order_by("-id"))
     if not actor.may(Permission.VIEW_AUDIT):
         entries = entries.filter(actor_id=actor.user_id)
     acts: list[Act] = []
