@@ -1,7 +1,7 @@
 """Log lines that name their request: one search finds what a request did in the log, the audit log and the history."""
 
 import logging
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from accounts.request_context import current_request_id
 
@@ -17,8 +17,8 @@ class RequestIdFilter(logging.Filter):
         return True
 
 
-def logging_settings(*, level: str) -> dict[str, Any]:
-    """Return Django's LOGGING: everything as plain lines on stdout, for whatever collects them."""
+def logging_settings(*, level: str, stream: Literal["stdout", "stderr"]) -> dict[str, Any]:
+    """Return Django's LOGGING: everything from this level on as plain lines on the stream."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -27,12 +27,19 @@ def logging_settings(*, level: str) -> dict[str, Any]:
         "handlers": {
             "console": {
                 "class": "logging.StreamHandler",
-                "stream": "ext://sys.stdout",
+                "stream": f"ext://sys.{stream}",
+                # Here and not only at the root: some libraries set a lower level on loggers of their own.
+                "level": level,
                 "filters": ["request id"],
                 "formatter": "line",
             }
         },
         "root": {"handlers": ["console"], "level": level},
         # Django's own handlers would tell everything twice, or, with DEBUG off, keep a traceback to themselves.
-        "loggers": {"django": {"handlers": [], "propagate": True}},
+        "loggers": {
+            "django": {"handlers": [], "propagate": True},
+            # Every step of every document.
+            "weasyprint.progress": {"level": "WARNING"},
+            "fontTools": {"level": "WARNING"},
+        },
     }

@@ -21,7 +21,7 @@ EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
 EMAIL_FILE_PATH = DATA_FOLDER / "mail"
 DEFAULT_FROM_EMAIL = "billing@countinghouse.example"
 MEDIA_ROOT = DATA_FOLDER / "media"
-LOGGING = logging_settings(level=os.environ.get("LOG_LEVEL") or "WARNING")
+LOGGING = logging_settings(level=os.environ.get("LOG_LEVEL") or "WARNING", stream="stderr")
 # Files are served from where they lie, without collectstatic.
 WHITENOISE_USE_FINDERS = True
 

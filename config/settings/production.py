@@ -1,6 +1,8 @@
 """Production: every value that matters comes from the environment, or nothing starts."""
 
 import os
+import sys
+from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -62,4 +64,8 @@ STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
 }
-LOGGING = logging_settings(level=os.environ.get("LOG_LEVEL") or "INFO")
+# Lines of web and jobs go to stdout, for whatever collects them; what a command answers there may be read by a program.
+LOGGING = logging_settings(
+    level=os.environ.get("LOG_LEVEL") or "INFO",
+    stream="stderr" if Path(sys.argv[0]).name == "manage.py" else "stdout",
+)
