@@ -114,7 +114,7 @@ def test_a_file_whose_loading_is_killed_twenty_times_counts_each_event_once(tmp_
         if each["subject"] == "project-1":
             expected[data["region"]] += Decimal(data["seconds"])
     totals = make_metering.totals(customer, start=make_metering.LONG_AGO)
-    assert killed >= ROUNDS // 2
+    assert killed, "no round was cut short, so nothing was tried"
     assert {total.dimensions["region"]: total.sum for total in totals} == dict(expected)
     assert UsageIdentity.objects.count() == len(first)
     assert UsageEvent.objects.count() == sum(each["subject"] == "project-1" for each in first.values())
