@@ -162,6 +162,33 @@ LINES_ARE_BALANCED = _deferred(
     "journal_lines_are_balanced", _balance_check("journal_lines_are_balanced", "NEW.entry_id")
 )
 
+# Deferred, for issuing and posting are one act. Asked for debits only, of which an invoice has one: whatever balances,
+# be it a whole entry or lines that are added to one that stands, has a debit.
+ENTRY_POSTS_ITS_INVOICE = _deferred(
+    "journal_entry_posts_its_invoice",
+    f"""
+        IF EXISTS (
+            SELECT FROM billing_journalentry entry
+            JOIN billing_invoice invoice ON invoice.id = entry.invoice_id
+            WHERE entry.id = NEW.entry_id AND entry.kind = 'invoice' AND (
+                invoice.status <> 'issued' OR invoice.legal_entity_id <> entry.legal_entity_id
+                OR (
+                    SELECT (sum(CASE line.side WHEN 'debit' THEN line.amount ELSE -line.amount END)
+                            FILTER (WHERE account.code = 'receivable') = invoice.total_amount
+                        AND bool_and(line.currency = invoice.currency AND line.customer_id = invoice.customer_id))
+                    FROM billing_journalline line
+                    JOIN billing_ledgeraccount account ON account.id = line.account_id
+                    WHERE line.entry_id = entry.id
+                ) IS NOT TRUE
+            )
+        ) THEN
+            {refusal("journal_entry_posts_its_invoice", "Of an invoice is posted what it says, once it is issued.")}
+        END IF;
+        RETURN NULL;
+    """,  # noqa: S608 -- built from constants
+    condition="NEW.side = 'debit'",
+)
+
 REVERSAL_MIRRORS_ITS_ENTRY = _deferred(
     "reversal_mirrors_its_entry",
     f"""

@@ -52,6 +52,7 @@ _CONFLICT: tuple[type[CountinghouseError], ...] = (
     accounts.ApprovalSubjectChanged,
     metering.MeterCodeTaken,
     metering.SubjectAlreadyAssigned,
+    metering.AssignmentEndsEarlier,
     pricing.ProductCodeTaken,
     pricing.ProductUsageFrozen,
     pricing.PriceBookCodeTaken,

@@ -12,7 +12,7 @@ from typing import Any
 
 from django.core.exceptions import PermissionDenied
 from django.db import InterfaceError, OperationalError
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
 from django.shortcuts import render
 from rest_framework.exceptions import APIException, ValidationError
 from rest_framework.response import Response
@@ -57,13 +57,20 @@ class RequestIdMiddleware:
 
 
 class ErrorAnswerMiddleware:
-    """Answers named errors that a view let through, and a database that went away."""
+    """Answers named errors that a view let through, methods that are not taken, and a database that went away."""
 
     def __init__(self, get_response: Answer) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        return self.get_response(request)
+        response = self.get_response(request)
+        # What Django's own decorators answer is an empty page.
+        if isinstance(response, HttpResponseNotAllowed) and request.path.startswith(API_PREFIX):
+            allowed = response["Allow"]
+            detail = f"This address does not take {request.method}, only {allowed}."
+            response = _answer(request, HTTPStatus.METHOD_NOT_ALLOWED, code="method_not_allowed", detail=detail)
+            response["Allow"] = allowed
+        return response
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         if isinstance(error, CountinghouseError):

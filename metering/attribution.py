@@ -19,7 +19,12 @@ from accounts.errors import CustomerUnknown
 from accounts.models import Customer
 from accounts.validation import require_reason
 from metering.counting import Ownership
-from metering.errors import AssignmentPeriodEmpty, SubjectAlreadyAssigned, SubjectNameInvalid
+from metering.errors import (
+    AssignmentEndsEarlier,
+    AssignmentPeriodEmpty,
+    SubjectAlreadyAssigned,
+    SubjectNameInvalid,
+)
 from metering.events import MAX_NAME_LENGTH
 from metering.models import Subject, SubjectAssignment
 
@@ -109,21 +114,24 @@ def end_assignment(
     actor: Actor,
     at: datetime,
 ) -> SubjectAssignment:
-    """Let an assignment end at another moment, or not at all; usage that was counted stays where it was counted.
+    """Let an assignment end, or end earlier; usage that was counted stays where it was counted.
 
-    Raises: PermissionMissing, ReasonMissing, AssignmentPeriodEmpty, SubjectAlreadyAssigned.
+    A subject that comes back, or stays longer after all, is assigned anew from the end on.
+
+    Raises: PermissionMissing, ReasonMissing, AssignmentPeriodEmpty, AssignmentEndsEarlier.
     """
     actor.require(Permission.EDIT_CUSTOMERS)
     require_reason(reason)
     assignment = SubjectAssignment.objects.select_for_update(no_key=True).get(pk=assignment_id)
-    if assignment.valid_during.upper == ends_at:
+    starts_at, ended_at = assignment.valid_during.lower, assignment.valid_during.upper
+    if ended_at == ends_at:
         return assignment
-    starts_at = assignment.valid_during.lower
-    if starts_at is not None and ends_at is not None and ends_at <= starts_at:
+    if ends_at is None or (ended_at is not None and ends_at > ended_at):
+        raise AssignmentEndsEarlier
+    if starts_at is not None and ends_at <= starts_at:
         raise AssignmentPeriodEmpty
     assignment.valid_during = DateTimeTZRange(starts_at, ends_at, "[)")
-    with named("subject_belongs_to_one_customer_at_a_time", SubjectAlreadyAssigned):
-        history.save(assignment, update_fields=["valid_during"], reason=reason, actor=actor, at=at)
+    history.save(assignment, update_fields=["valid_during"], reason=reason, actor=actor, at=at)
     audit.record(actor=actor, verb="subject.assignment_ended", subject=assignment, at=at, reason=reason)
     return assignment
 

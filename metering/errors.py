@@ -53,6 +53,12 @@ class SubjectAlreadyAssigned(CountinghouseError):
     code = "subject_already_assigned"
 
 
+class AssignmentEndsEarlier(CountinghouseError):
+    """The assignment ends before that already; for the time after it, assign the subject anew."""
+
+    code = "assignment_ends_earlier"
+
+
 class AssignmentPeriodEmpty(CountinghouseError):
     """The assignment ends before it starts."""
 

@@ -97,6 +97,16 @@ def decode_body(body: bytes) -> Sequence[object]:
 
     Raises: BodyNotJson with the position of the fault, BodyNotEvents.
     """
+    try:
+        return _decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        whole = _without_half_pairs(body)
+        if whole != body:
+            return decode_body(whole)
+        raise BodyNotJson(_sentence(error)) from error
+
+
+def _decode(body: bytes) -> Sequence[object]:
     first = body.lstrip(b" \t\r\n")[:1]
     try:
         if first == b"[":
@@ -106,18 +116,13 @@ def decode_body(body: bytes) -> Sequence[object]:
         _decode_any(body)
     except (msgspec.ValidationError, RecursionError):
         return _decode_one_by_one(body, is_array=first == b"[")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BodyNotJson(_sentence(error)) from error
     raise BodyNotEvents
 
 
 def _decode_one_by_one(body: bytes, *, is_array: bool) -> list[object]:
     """Decode so that one bad event does not take the others with it; a part that stays unreadable is kept as bytes."""
-    try:
-        parts = [bytes(part) for part in _decode_raw(body)] if is_array else [body]
-        return [_decoded_part(part) for part in parts]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BodyNotJson(_sentence(error)) from error
+    parts = [bytes(part) for part in _decode_raw(body)] if is_array else [body]
+    return [_decoded_part(part) for part in parts]
 
 
 def _decoded_part(part: bytes) -> object:
@@ -125,6 +130,20 @@ def _decoded_part(part: bytes) -> object:
         return _decode_any(part)
     except msgspec.ValidationError:  # JSON, but with a number of more digits than Python reads
         return part
+
+
+_ESCAPE = re.compile(
+    rb"\\(?:u[Dd][89ABab][0-9A-Fa-f]{2}\\u[Dd][C-Fc-f][0-9A-Fa-f]{2}|(?P<half>u[Dd][89A-Fa-f][0-9A-Fa-f]{2})|.)",
+    re.DOTALL,
+)
+
+
+def _without_half_pairs(body: bytes) -> bytes:
+    r"""Return the body with `\u0000` for each half of a surrogate pair, for which msgspec refuses the whole body.
+
+    JSON's grammar allows it, no text can hold it: as with U+0000, the one event in which it stands is refused for it.
+    """
+    return _ESCAPE.sub(lambda escape: rb"\u0000" if escape["half"] else escape[0], body)
 
 
 def _sentence(error: Exception) -> str:
@@ -196,7 +215,7 @@ def canonical_data(data: dict[str, Any]) -> str:
         msg = f"data: {len(encoded):,} bytes; at most {MAX_DATA_BYTES:,} are taken"
         raise _EventMalformed(msg)
     if b"\\u0000" in encoded and _holds_nul(data):
-        msg = "data: holds the character U+0000, which text in a database cannot"
+        msg = "data: holds the character U+0000 or half of a surrogate pair, which text in a database cannot"
         raise _EventMalformed(msg)
     return encoded.decode()
 

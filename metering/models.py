@@ -84,13 +84,14 @@ class Subject(models.Model):
     class Meta:
         ordering = ("name",)
         constraints = (models.UniqueConstraint(fields=["name"], name="subject_name_is_unique"),)
+        triggers = append_only("subject", sentence="Whose usage it is hangs on the name of a subject: it stays.")
 
     def __str__(self) -> str:
         return self.name
 
 
 class SubjectAssignment(models.Model):
-    """A subject belongs to a customer for a period of time `[start, end)`."""
+    """A subject belongs to a customer for a period of time `[start, end)`; what follows it is another assignment."""
 
     subject = models.ForeignKey(Subject, on_delete=models.PROTECT, related_name="assignments")
     customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="subject_assignments")
@@ -120,6 +121,24 @@ class SubjectAssignment(models.Model):
                 condition=Q(valid_during__isempty=False),
                 name="subject_assignment_lasts_some_time",
             ),
+        )
+        triggers = (
+            refuse(
+                "subject_assignment_only_ends",
+                operation=pgtrigger.Update,
+                condition=(
+                    "(OLD.id, OLD.subject_id, OLD.customer_id, lower(OLD.valid_during))"
+                    " IS DISTINCT FROM (NEW.id, NEW.subject_id, NEW.customer_id, lower(NEW.valid_during))"
+                    " OR coalesce(upper(NEW.valid_during), 'infinity') > coalesce(upper(OLD.valid_during), 'infinity')"
+                ),
+                sentence="An assignment only ever ends, or ends earlier: whose usage it is is never rewritten.",
+            ),
+            refuse(
+                "subject_assignment_is_never_deleted",
+                operation=pgtrigger.Delete,
+                sentence="An assignment is ended, never deleted.",
+            ),
+            refuse_truncate("subject_assignment_is_never_emptied", sentence="An assignment is ended, never deleted."),
         )
 
     def __str__(self) -> str:

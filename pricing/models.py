@@ -170,6 +170,7 @@ class PriceBookVersion(models.Model):
             triggers.VERSION_STATUS_FOLLOWS_ITS_ORDER,
             triggers.SUBMITTED_VERSION_NEVER_CHANGES,
             triggers.VERSION_NAMES_ITS_OWN_APPROVAL,
+            triggers.VERSION_IS_SUPERSEDED_BY_ITS_SUCCESSOR,
             triggers.ONLY_A_DRAFT_IS_DELETED,
             refuse_truncate("versions_are_never_truncated"),
         )

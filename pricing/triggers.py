@@ -99,6 +99,25 @@ VERSION_NAMES_ITS_OWN_APPROVAL = pgtrigger.Trigger(
     """,
 )
 
+# Asked when the transaction ends: in it one version goes before the other comes, for never are two of a book live.
+VERSION_IS_SUPERSEDED_BY_ITS_SUCCESSOR = pgtrigger.Trigger(
+    name="version_is_superseded_by_its_successor",
+    when=pgtrigger.After,
+    timing=pgtrigger.Deferred,
+    operation=pgtrigger.Update,
+    condition=pgtrigger.Condition("(OLD.status = 'live' AND NEW.status = 'superseded')"),
+    func=f"""
+        IF NOT EXISTS (
+            SELECT FROM pricing_pricebookversion successor
+            WHERE successor.book_id = NEW.book_id AND successor.status IN ('live', 'superseded')
+              AND lower(successor.valid_during) >= upper(NEW.valid_during)
+        ) THEN
+            {refusal("version_is_superseded_by_its_successor", "A version is superseded by a later one that is live.")}
+        END IF;
+        RETURN NULL;
+    """,
+)
+
 ONLY_A_DRAFT_IS_DELETED = refuse(
     "only_a_draft_version_is_deleted",
     "Only a draft is deleted.",

@@ -75,7 +75,7 @@ class ApprovalRequest(models.Model):
     title = models.CharField(max_length=254)
     summary = models.JSONField(default=dict, encoder=DjangoJSONEncoder)
     content_hash = models.BinaryField(max_length=32)
-    amount = models.DecimalField(max_digits=24, decimal_places=4, null=True, blank=True)
+    amount = models.DecimalField(null=True, blank=True)
     currency = models.CharField(max_length=3, blank=True)
     permission = models.CharField(max_length=60)
     approvals_required = models.PositiveSmallIntegerField()

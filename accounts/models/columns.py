@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models import F, Func, Q
@@ -9,6 +11,7 @@ from django.db.models.lookups import Exact
 from simple_history.models import HistoricalRecords
 
 from accounts.request_context import current_request_id
+from accounts.triggers import append_only
 
 CURRENCY_CODE = RegexValidator(r"^[A-Z]{3}$", "Use the three capital letters of ISO 4217, such as EUR.")
 COUNTRY_CODE = RegexValidator(r"^[A-Z]{2}$", "Use the two capital letters of ISO 3166, such as DE.")
@@ -35,9 +38,17 @@ class RequestStamp(models.Model):
         abstract = True
 
 
+class _AppendOnlyRecords(HistoricalRecords):  # type: ignore[misc] # the package has no types
+    """History whose rows are only ever added: the model of its table is made by the package, so its triggers too."""
+
+    def get_meta_options(self, model: type[models.Model]) -> Mapping[str, object]:
+        options: Mapping[str, object] = super().get_meta_options(model)
+        return {**options, "triggers": append_only("history", "What was is never rewritten: history is only added to.")}
+
+
 def history(*, excluded_fields: tuple[str, ...] = ()) -> HistoricalRecords:
-    """Return the history that everything staff edit keeps: who, when, why, in which request."""
-    return HistoricalRecords(
+    """Return the history that everything staff edit keeps, for ever: who, when, why, in which request."""
+    return _AppendOnlyRecords(
         bases=[RequestStamp],
         history_change_reason_field=models.TextField(null=True),
         excluded_fields=excluded_fields,

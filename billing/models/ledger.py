@@ -123,6 +123,7 @@ class JournalLine(models.Model):
         triggers = (
             *append_only("journal_line", "A journal line never changes; reverse its entry."),
             triggers.LINES_ARE_BALANCED,
+            triggers.ENTRY_POSTS_ITS_INVOICE,
         )
         indexes = (models.Index(fields=["customer", "account"], name="journal_line_by_customer"),)
 

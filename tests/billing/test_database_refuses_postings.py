@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from django.db import IntegrityError, connection, transaction
 
-from billing import documents
+from billing import documents, ledger
 from billing.models import Invoice, InvoiceSeries, JournalEntry, JournalLine, LedgerAccount
 from tests import make_accounts
 from tests import make_billing as make
@@ -135,7 +135,78 @@ def test_the_database_refuses_a_line_that_unbalances_an_old_entry(shop: make.Sho
     execute("SELECT 1")
 
     with refused("journal_lines_are_balanced"):
-        execute(f"INSERT INTO billing_journalline ({LINE}) SELECT {LINE} FROM billing_journalline WHERE side = 'debit'")
+        execute(
+            f"INSERT INTO billing_journalline ({LINE})"
+            f" SELECT {LINE} FROM billing_journalline WHERE side = 'credit' LIMIT 1"
+        )
+
+
+def post_invoice(invoice: Invoice, *, amount: str, legal_entity_id: int | None = None, currency: str = "EUR") -> None:
+    """Post an invoice behind the ledger's back: balanced, of this amount, and settled."""
+    entry = JournalEntry.objects.create(
+        legal_entity_id=legal_entity_id or invoice.legal_entity_id,
+        kind="invoice",
+        posted_on="2026-11-03",
+        posted_at=make.NOV_3,
+        description="Forged",
+        invoice=invoice,
+    )
+    ledger.open_accounts(legal_entity_id=entry.legal_entity_id, currency=currency)
+    for code, side in (("receivable", "debit"), ("revenue", "credit")):
+        JournalLine.objects.create(
+            entry=entry,
+            legal_entity=entry.legal_entity,
+            account=LedgerAccount.objects.get(legal_entity=entry.legal_entity, code=code, currency=currency),
+            customer_id=invoice.customer_id,
+            side=side,
+            amount=amount,
+            currency=currency,
+        )
+    execute("SELECT 1")
+
+
+def test_the_database_refuses_to_post_an_invoice_that_is_not_issued(shop: make.Shop) -> None:
+    invoice = make.approved_run(shop).invoices.get()
+
+    with refused("journal_entry_posts_its_invoice"):
+        post_invoice(invoice, amount=str(invoice.total_amount))
+
+
+@pytest.mark.parametrize("amount", ["59.49", "59.51"])
+def test_the_database_refuses_to_post_another_amount_than_the_invoice_says(shop: make.Shop, amount: str) -> None:
+    invoice = unposted(shop)
+
+    with refused("journal_entry_posts_its_invoice"):
+        post_invoice(invoice, amount=amount)
+    post_invoice(invoice, amount="59.50")
+
+
+def test_the_database_refuses_to_post_an_invoice_in_another_currency_or_legal_entity(shop: make.Shop) -> None:
+    invoice = unposted(shop)
+
+    with refused("journal_entry_posts_its_invoice|currency"):
+        post_invoice(invoice, amount="59.50", currency="USD")
+    with refused("journal_entry_posts_its_invoice|legal_entity"):
+        post_invoice(invoice, amount="59.50", legal_entity_id=make_accounts.customer().legal_entity_id)
+
+
+def unposted(shop: make.Shop) -> Invoice:
+    """An issued invoice over 59.50 whose entry was lost, as only the owner of the database can lose it."""
+    invoice = make.issued_run(shop).invoices.get()
+    execute("SELECT 1")
+    execute("SET LOCAL session_replication_role = replica")
+    execute("DELETE FROM billing_journalline")
+    execute("DELETE FROM billing_journalentry")
+    execute("SET LOCAL session_replication_role = origin")
+    return invoice
+
+
+def test_the_database_refuses_balanced_lines_that_are_added_to_a_posted_invoice(shop: make.Shop) -> None:
+    make.issued_run(shop)
+    execute("SELECT 1")
+
+    with refused("journal_entry_posts_its_invoice"):
+        execute(f"INSERT INTO billing_journalline ({LINE}) SELECT {LINE} FROM billing_journalline")
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,36 @@ def test_after_the_server_was_killed_the_next_start_recovers(folder: Path) -> No
     assert survived == (1,)
 
 
+def test_a_server_that_was_killed_and_that_nobody_reaps_counts_as_stopped(folder: Path) -> None:
+    # The program adopts what it orphans (PR_SET_CHILD_SUBREAPER), and never asks for it: the server stays a zombie.
+    program = (
+        "import ctypes, os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from config.embedded_postgres import embedded_postgres\n"
+        "assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0\n"
+        "folder = Path(sys.argv[1])\n"
+        "with embedded_postgres(folder, durable=False):\n"
+        "    pid = int((folder / 'postmaster.pid').read_text().split()[0])\n"
+        "    os.kill(pid, signal.SIGKILL)\n"
+        "os.kill(pid, 0)\n"
+        "print('left behind', flush=True)\n"
+    )
+
+    finished = subprocess.run(
+        [sys.executable, "-c", program, str(folder)],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    with embedded_postgres(folder, durable=False) as url:
+        answer = _answer(url)
+
+    assert (finished.returncode, finished.stdout) == (0, "left behind\n"), finished.stderr
+    assert answer == 42
+
+
 def test_a_pid_that_now_belongs_to_somebody_else_does_not_stop_the_start(folder: Path) -> None:
     (folder / "postmaster.pid").write_text(f"{os.getpid()}\n{folder}\n")
 

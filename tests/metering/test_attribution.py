@@ -10,7 +10,7 @@ from accounts.access import Role
 from accounts.errors import CustomerUnknown, PermissionMissing, ReasonMissing
 from accounts.models import AuditEntry
 from metering.attribution import NewAssignment, assign_subject, assign_subjects, end_assignment
-from metering.errors import AssignmentPeriodEmpty, SubjectAlreadyAssigned, SubjectNameInvalid
+from metering.errors import AssignmentEndsEarlier, AssignmentPeriodEmpty, SubjectAlreadyAssigned, SubjectNameInvalid
 from metering.models import Subject, SubjectAssignment
 from tests import make_accounts
 from tests import make_metering as make
@@ -83,14 +83,32 @@ def test_an_assignment_that_ends_leaves_room_for_the_next() -> None:
     assert AuditEntry.objects.get(verb="subject.assignment_ended").reason == "moved"
 
 
-def test_an_assignment_ends_neither_before_it_starts_nor_within_the_next() -> None:
-    first = make.subject("p", ends_at=OCTOBER)
-    make.subject("p", starts_at=OCTOBER)
+def test_an_assignment_can_end_earlier_than_it_did() -> None:
+    assignment = make.subject("p", ends_at=NOON)
+
+    ended = end_assignment(assignment_id=assignment.pk, ends_at=OCTOBER, reason="left", actor=SYSTEM, at=NOON)
+
+    assert ended.valid_during.upper == OCTOBER
+
+
+def test_an_assignment_does_not_end_before_it_starts() -> None:
+    assignment = make.subject("p", ends_at=OCTOBER)
 
     with pytest.raises(AssignmentPeriodEmpty):
-        end_assignment(assignment_id=first.pk, ends_at=LONG_AGO, reason="moved", actor=SYSTEM, at=NOON)
-    with pytest.raises(SubjectAlreadyAssigned):
-        end_assignment(assignment_id=first.pk, ends_at=NOON, reason="moved", actor=SYSTEM, at=NOON)
+        end_assignment(assignment_id=assignment.pk, ends_at=LONG_AGO, reason="moved", actor=SYSTEM, at=NOON)
+
+
+@pytest.mark.parametrize("ends_at", [NOON, None], ids=["later", "never"])
+def test_an_assignment_that_ended_lasts_no_longer_but_another_follows_it(ends_at: datetime | None) -> None:
+    first = make.subject("p", ends_at=OCTOBER)
+
+    with pytest.raises(AssignmentEndsEarlier):
+        end_assignment(assignment_id=first.pk, ends_at=ends_at, reason="stays", actor=SYSTEM, at=NOON)
+    second = assign_subject(
+        name="p", customer_id=first.customer_id, starts_at=OCTOBER, ends_at=ends_at, actor=SYSTEM, at=NOON
+    )
+
+    assert (second.valid_during.lower, second.valid_during.upper) == (OCTOBER, ends_at)
 
 
 def test_a_customer_that_does_not_exist_owns_nothing() -> None:

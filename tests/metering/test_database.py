@@ -28,6 +28,7 @@ from metering.models import (
 from metering.quarantine import discard
 from tests import make_accounts
 from tests import make_metering as make
+from tests.behind_the_back import execute
 from tests.make_metering import NOON
 
 pytestmark = pytest.mark.django_db
@@ -187,12 +188,59 @@ def test_the_database_refuses_two_customers_of_one_subject_at_a_time(
 
 
 def test_the_database_refuses_an_assignment_that_lasts_no_time() -> None:
-    assignment = SubjectAssignment.objects.get()
+    subject, customer = Subject.objects.create(name="brief"), make_accounts.customer()
+    never = DateTimeTZRange(day(5), day(5))
 
     refused(
-        lambda: SubjectAssignment.objects.filter(pk=assignment.pk).update(valid_during=DateTimeTZRange(day(5), day(5))),
+        lambda: SubjectAssignment.objects.create(subject=subject, customer=customer, valid_during=never),
         saying="subject_assignment_lasts_some_time",
     )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "customer_id = customer_id + 1",
+        "subject_id = subject_id + 1",
+        "valid_during = tstzrange('2026-10-02Z', upper(valid_during))",
+        "valid_during = tstzrange(NULL, upper(valid_during))",
+        "valid_during = tstzrange(lower(valid_during), '2026-10-11Z')",
+        "valid_during = tstzrange(lower(valid_during), NULL)",
+    ],
+)
+def test_the_database_refuses_to_rewrite_whose_usage_it_is(change: str) -> None:
+    make.subject("ended", starts_at=day(5), ends_at=day(10))
+
+    refused(
+        lambda: execute(f"UPDATE metering_subjectassignment SET {change} WHERE NOT upper_inf(valid_during)"),  # noqa: S608
+        saying="subject_assignment_only_ends",
+    )
+
+
+@pytest.mark.parametrize("end", [10, 7], ids=["ends", "ends earlier"])
+def test_the_database_lets_an_assignment_end(end: int) -> None:
+    assignment = make.subject("ends", starts_at=day(5), ends_at=None if end == 10 else day(10))
+
+    SubjectAssignment.objects.filter(pk=assignment.pk).update(valid_during=DateTimeTZRange(day(5), day(end)))
+
+    assignment.refresh_from_db()
+    assert assignment.valid_during.upper == day(end)
+
+
+@pytest.mark.parametrize(
+    ("write", "rule"),
+    [
+        ("DELETE FROM metering_subjectassignment", "subject_assignment_is_never_deleted"),
+        ("TRUNCATE metering_subjectassignment", "subject_assignment_is_never_emptied"),
+        ("UPDATE metering_subject SET name = 'other'", "subject_never_changes"),
+        ("DELETE FROM metering_subject", "subject_never_changes"),
+        ("TRUNCATE metering_subject CASCADE", "subject_(assignment_)?is_never_emptied"),
+    ],
+)
+def test_the_database_refuses_to_forget_whose_usage_it_was(write: str, rule: str) -> None:
+    execute("SELECT 1")
+
+    refused(lambda: execute(write), saying=rule)
 
 
 def test_the_database_refuses_to_forget_a_subject_or_a_customer_with_usage() -> None:

@@ -119,6 +119,48 @@ def test_a_body_that_cannot_be_taken_as_a_whole_is_answered_with_a_problem(
     assert not UsageBatch.objects.exists()
 
 
+@pytest.mark.parametrize("half", [r"\ud800", r"\uDC00", r"\ud800\u0041", r"\ud83d\ud83d\ude00", r"\\\udfff"])
+@pytest.mark.parametrize("place", ["id", "subject", "value", "name"])
+def test_half_a_surrogate_pair_costs_its_event_and_not_the_batch(
+    acme: Customer, send: Send, half: str, place: str
+) -> None:
+    bad = json.dumps(
+        {
+            "id": {**recent("e2"), "id": "HALF"},
+            "subject": {**recent("e2"), "subject": "HALF"},
+            "value": recent("e2", note=["HALF"]),
+            "name": recent("e2", note={"HALF": 1}),
+        }[place]
+    ).replace("HALF", half)
+    # A whole pair, and what only looks like half of one.
+    good = json.dumps(recent("e3", note="😀 \\ud800"))
+
+    answer = send(f"[{json.dumps(recent('e1'))},{bad},{good}]".encode())
+
+    body = answer.json()
+    assert (answer.status_code, body["accepted"]) == (200, 2)
+    assert [(each["index"], each["reason"]) for each in body["rejected"]] == [(1, "malformed")]
+    assert UsageEvent.objects.get(event_id="e3").data["note"] == "😀 \\ud800"
+
+
+def test_half_a_surrogate_pair_in_the_only_event_or_beside_another_fault_is_told(acme: Customer, send: Send) -> None:
+    alone = send(json.dumps(recent("e1", note="\ud800")).encode())
+    broken = send(rb'[{"id": "\ud800"}, ?]')
+    odd_type = send([{"id": 5}, recent("e2", note="\ud800"), recent("e3")])
+
+    assert [each["index"] for each in alone.json()["rejected"]] == [0]
+    assert (broken.json()["code"], "byte 19" in broken.json()["detail"]) == ("body_not_json", True)
+    assert [each["index"] for each in odd_type.json()["rejected"]] == [0, 1]
+
+
+def test_another_method_is_answered_with_a_problem_that_names_the_right_one(client: Client) -> None:
+    answer = client.get(EVENTS)
+
+    assert (answer.status_code, answer["Allow"], answer["Content-Type"]) == (405, "POST", "application/problem+json")
+    assert answer.json()["code"] == "method_not_allowed"
+    assert "GET" in answer.json()["detail"]
+
+
 def test_the_place_where_json_breaks_is_named(send: Send) -> None:
     assert "byte 5" in send(b'{"id"?').json()["detail"]
 

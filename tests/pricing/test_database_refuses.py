@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -15,6 +15,7 @@ from pricing.models import Contract, Price, PriceBookVersion
 from pricing.money import MINOR_UNIT_EXPONENTS
 from tests import make_accounts
 from tests import make_pricing as make
+from tests.behind_the_back import execute, refused
 
 pytestmark = pytest.mark.django_db
 JAN_5 = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -125,6 +126,22 @@ def test_the_database_refuses_to_change_what_was_approved(maker: Any, change: Ma
 
     with pytest.raises(IntegrityError):
         PriceBookVersion.objects.filter(pk=version.pk).update(**change)
+
+
+def _ended_too_early() -> PriceBookVersion:
+    version = _live()
+    make.approved_version(book=version.book, effective_from=MAR_1, at=JAN_5)
+    return version
+
+
+@pytest.mark.parametrize("maker", [_live, _ended_too_early], ids=["no successor", "a successor that waits"])
+def test_the_database_refuses_to_supersede_a_version_that_no_other_follows(
+    maker: Callable[[], PriceBookVersion],
+) -> None:
+    version = maker()
+
+    with refused("version_is_superseded_by_its_successor"):
+        execute("UPDATE pricing_pricebookversion SET status = 'superseded' WHERE id = %s", version.pk)
 
 
 def test_the_database_refuses_to_move_the_end_of_a_version_twice() -> None:
