@@ -152,7 +152,7 @@ def start_bill_run(*, legal_entity_id: int, month: date, actor: Actor, at: datet
         )
 
     _add_items(run, periods, ended, at=at)
-    unbilled.list_usage_without_contract(run_id=run.pk, entity=entity, month=first_day)
+    unbilled.list_usage_without_contract(run=run, entity=entity)
     return run
 
 
@@ -171,7 +171,7 @@ def redo_bill_run(*, run_id: int, reason: str, actor: Actor, at: datetime) -> Bi
             cursor.execute(statement, [run.pk])
     run.items.exclude(state=State.PENDING).update(state=State.PENDING, reason="", usage_watermark="", finished_at=None)
     _add_items(run, *_periods(entity, run.month), at=at)
-    unbilled.list_usage_without_contract(run_id=run.pk, entity=entity, month=run.month)
+    unbilled.list_usage_without_contract(run=run, entity=entity)
     audit.record(actor=actor, verb="bill_run.redone", subject=run, at=at, reason=reason)
     return run
 
@@ -217,7 +217,7 @@ def submit_bill_run(*, run_id: int, reason: str = "", actor: Actor, at: datetime
     if not now.totals:
         raise BillRunEmpty
 
-    unbilled.list_usage_without_contract(run_id=run.pk, entity=run.legal_entity, month=run.month)
+    unbilled.list_usage_without_contract(run=run, entity=run.legal_entity)
     run.invoices.filter(status=Invoice.Status.DRAFT).update(status=Invoice.Status.IN_REVIEW)
     run.status = Status.IN_REVIEW
     run.save(update_fields=["status"])
@@ -411,7 +411,7 @@ def _summary(run: BillRun, now: RunProgress) -> dict[str, Any]:
         "contracts_with_nothing_to_bill": now.empty,
         "contracts_parked": now.parked,
         "lines_of_late_usage": lines.filter(kind=InvoiceLine.Kind.LATE_USAGE).count(),
-        "series_not_billed": run.unbilled_usage.exclude(reason=UnbilledUsage.Reason.BILLED_NOW).count(),
+        "series_not_billed": run.unbilled_usage.exclude(reason__in=UnbilledUsage.TAKEN_OFF).count(),
     }
 
 

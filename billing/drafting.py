@@ -84,7 +84,8 @@ _LISTED = """
     SELECT asked.ordinal - 1, listed.series_id, sum(listed.quantity), sum(listed.event_count)
     FROM unnest(%s::bigint[], %s::timestamptz[], %s::timestamptz[])
          WITH ORDINALITY AS asked (customer_id, starts_at, ends_at, ordinal)
-    JOIN billing_unbilledusage listed ON listed.customer_id = asked.customer_id AND listed.reason <> 'no_contract'
+    JOIN billing_unbilledusage listed ON listed.customer_id = asked.customer_id
+     AND listed.reason NOT IN ('no_contract', 'under_contract')
      AND lower(listed.period) >= asked.starts_at AND lower(listed.period) < asked.ends_at
     JOIN billing_billrun run ON run.id = listed.run_id AND run.status <> 'cancelled'
     GROUP BY asked.ordinal, listed.series_id

@@ -53,7 +53,7 @@ _ACCOUNTED = """
         SELECT considered.contract_id, considered.period, series.meter_id, sum(listed.quantity), sum(listed.event_count)
         FROM considered
         JOIN billing_unbilledusage listed ON listed.customer_id = considered.customer_id
-         AND listed.reason <> 'no_contract' AND listed.period && considered.service
+         AND listed.reason NOT IN ('no_contract', 'under_contract') AND listed.period && considered.service
         JOIN billing_billrun run ON run.id = listed.run_id AND run.status <> 'cancelled'
         JOIN usage_series series ON series.customer_id = listed.customer_id AND series.id = listed.series_id
         GROUP BY 1, 2, 3

@@ -184,8 +184,7 @@ class UnbilledUsage(models.Model):
     """Usage of a period that no line of the run bills, with the reason.
 
     Like lines, the rows add up: over all runs that are not cancelled, what a period's rows hold is what no line bills.
-    A later run that bills it after all takes it off the list with a row below zero. Usage outside of any contract is
-    told as each run found it, and adds up with nothing.
+    A later run that bills it after all, or finds it under contract, takes it off the list with a row below zero.
     """
 
     class Reason(models.TextChoices):
@@ -195,6 +194,9 @@ class UnbilledUsage(models.Model):
         NO_CONTRACT = "no_contract", "The customer has no contract at that time"
         PARKED = "parked", "The customer was parked"
         BILLED_NOW = "billed_now", "Listed by an earlier run, billed by this one"
+        UNDER_CONTRACT = "under_contract", "Listed as without a contract, which there is by now"
+
+    TAKEN_OFF = (Reason.BILLED_NOW, Reason.UNDER_CONTRACT)
 
     run = models.ForeignKey(BillRun, on_delete=models.PROTECT, related_name="unbilled_usage")
     customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="+")
@@ -209,11 +211,21 @@ class UnbilledUsage(models.Model):
         constraints = (
             models.UniqueConstraint(fields=["run", "series_id", "period"], name="unbilled_usage_is_listed_once"),
             models.CheckConstraint(
-                condition=Q(reason__in=["no_product", "no_price", "ambiguous", "no_contract", "parked", "billed_now"]),
+                condition=Q(
+                    reason__in=[
+                        "no_product",
+                        "no_price",
+                        "ambiguous",
+                        "no_contract",
+                        "parked",
+                        "billed_now",
+                        "under_contract",
+                    ]
+                ),
                 name="unbilled_reason_is_known",
             ),
             models.CheckConstraint(
-                condition=Q(reason="billed_now") | Q(event_count__gte=0),
+                condition=Q(reason__in=["billed_now", "under_contract"]) | Q(event_count__gte=0),
                 name="only_billed_usage_is_taken_off_the_unbilled_list",
             ),
         )

@@ -10,7 +10,7 @@ import pytest
 from billing import bill_runs
 from billing.models import BillRunItem, InvoiceLine, UnbilledUsage
 from metering import rollups
-from pricing.contracts import end_contract
+from pricing.contracts import end_contract, sign_contract
 from tests import make_billing as make
 from tests import make_pricing
 
@@ -221,3 +221,47 @@ def test_days_that_a_contract_covers_only_since_it_was_prolonged_are_billed_by_t
 
     assert make.amounts(make.invoice_of(customer)) == [("usage", Decimal(10), Decimal("5.00"))]
     assert make.amounts(make.invoice_of(customer, make.NOVEMBER)) == [("late_usage", Decimal(6), Decimal("3.00"))]
+
+
+def test_late_usage_of_a_customer_without_a_contract_is_listed_by_the_next_run() -> None:
+    shop = make.shop()
+    make.use(shop, make.subscriber(shop), "1", on=make.OCT_10)
+    make.use(shop, make.subscriber(shop, name="Steady Ltd"), "1", on=make.NOV_10)
+    gone = make.subscriber(shop, name="Gone Ltd", ends_on=date(2026, 9, 1))
+    make.use(shop, gone, "2", on=make.OCT_10)
+    make.issued_run(shop)
+    make.use(shop, gone, "3", on=make.OCT_10)
+
+    make.issued_run(shop, make.NOVEMBER, at=make.DEC_2)
+
+    listed = UnbilledUsage.objects.order_by("pk").values_list("run__month", "customer", "quantity", "reason")
+    assert list(listed) == [
+        (make.OCTOBER, gone.pk, Decimal(2), "no_contract"),
+        (make.NOVEMBER, gone.pk, Decimal(3), "no_contract"),
+    ]
+
+
+def test_usage_that_a_contract_signed_since_covers_is_billed_and_comes_off_the_list() -> None:
+    shop = make.shop()
+    make.use(shop, make.subscriber(shop), "1", on=make.OCT_10)
+    customer = make.subscriber(shop, name="Late Ltd", ends_on=date(2026, 9, 1))
+    make.use(shop, customer, "2", on=datetime(2026, 10, 2, 12, tzinfo=UTC))
+    make.use(shop, customer, "4", on=make.OCT_10)
+    make.issued_run(shop)
+    sign_contract(
+        customer_id=customer.pk,
+        price_book_id=shop.book.pk,
+        starts_on=date(2026, 10, 5),
+        actor=make_pricing.SYSTEM,
+        at=make.NOV_3,
+    )
+
+    make.issued_run(shop, make.NOVEMBER, at=make.DEC_2)
+
+    assert make.amounts(make.invoice_of(customer, make.NOVEMBER)) == [("late_usage", Decimal(4), Decimal("2.00"))]
+    listed = UnbilledUsage.objects.filter(customer=customer).order_by("quantity").values_list("quantity", "reason")
+    assert list(listed) == [
+        (Decimal(-6), "under_contract"),
+        (Decimal(2), "no_contract"),
+        (Decimal(6), "no_contract"),
+    ]
