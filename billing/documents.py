@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from babel.dates import format_date
 from django.db import transaction
+from django.db.models import QuerySet
 
 from billing import nudges
 from billing.customer_texts import CustomerTexts, customer_texts
@@ -36,6 +37,7 @@ from pricing.rating import StepKind
 
 logger = logging.getLogger(__name__)
 
+_BEING_MADE: Final = "An attempt to make it has begun, and has not ended."
 _LONGEST_DELAY: Final = timedelta(hours=6)
 _PARTY: Final = ("name", "address_line1", "address_line2", "postal_code", "city", "region", "country", "tax_id")
 
@@ -45,7 +47,8 @@ Step = Mapping[str, Any]
 def make_due_documents(*, limit: int, at: datetime) -> int:
     """Make up to `limit` documents that are due and return how many were taken up; none: nothing is due.
 
-    Each is made in a transaction of its own, by one worker alone, and then never again.
+    Each is made by one worker alone, and then never again. A worker that dies over one leaves it to a later attempt,
+    and the others to whoever comes next.
     """
     taken_up = 0
     while taken_up < limit and _make_next(at):
@@ -114,33 +117,52 @@ def document_content(invoice_id: int) -> bytes:
     return bytes(document.content)
 
 
-@transaction.atomic
 def _make_next(at: datetime) -> bool:
-    document = (
-        InvoiceDocument.objects.select_for_update(skip_locked=True, no_key=True)
-        .filter(state=InvoiceDocument.State.PENDING, next_attempt_at__lte=at)
-        .order_by("next_attempt_at", "pk")
-        .first()
-    )
+    """Make one document. The attempt is counted before, for a fault may take the whole process with it."""
+    document = _claim_next(at)
     if document is None:
         return False
-    document.attempts += 1
     try:
-        with transaction.atomic():
-            content = render_invoice_pdf(document_data(document.invoice_id))
+        content = render_invoice_pdf(document_data(document.invoice_id))
     except Exception as error:  # one invoice that cannot be rendered must not keep the others from their customers
         logger.exception("the document of invoice %s could not be made", document.invoice_id)
-        document.last_error = f"{error} ({type(error).__name__})"
-        document.next_attempt_at = at + delay_after(document.attempts)
+        _still_pending(document).update(last_error=f"{error} ({type(error).__name__})")
     else:
-        document.state = InvoiceDocument.State.MADE
-        document.content = content
-        document.sha256 = hashlib.sha256(content).digest()
-        document.made_at = at
-        document.last_error = ""
-        nudges.nudge(nudges.DELIVER_INVOICES)
-    document.save()
+        _keep(document, content, at)
     return True
+
+
+@transaction.atomic
+def _claim_next(at: datetime) -> InvoiceDocument | None:
+    """Take the next document that is due; until it is due again, which is a minute at least, no other worker does."""
+    due = InvoiceDocument.objects.filter(state=InvoiceDocument.State.PENDING, next_attempt_at__lte=at)
+    document = (
+        due.select_for_update(skip_locked=True, no_key=True).defer("content").order_by("next_attempt_at", "pk").first()
+    )
+    if document is not None:
+        document.attempts += 1
+        document.next_attempt_at = at + delay_after(document.attempts)
+        document.last_error = document.last_error or _BEING_MADE
+        document.save(update_fields=["attempts", "next_attempt_at", "last_error"])
+    return document
+
+
+@transaction.atomic
+def _keep(document: InvoiceDocument, content: bytes, at: datetime) -> None:
+    """Keep what was made; the first that comes is kept, should another worker have made it, too."""
+    made = _still_pending(document).update(
+        state=InvoiceDocument.State.MADE,
+        content=content,
+        sha256=hashlib.sha256(content).digest(),
+        made_at=at,
+        last_error="",
+    )
+    if made:
+        nudges.nudge(nudges.DELIVER_INVOICES)
+
+
+def _still_pending(document: InvoiceDocument) -> QuerySet[InvoiceDocument]:
+    return InvoiceDocument.objects.filter(pk=document.pk, state=InvoiceDocument.State.PENDING)
 
 
 def delay_after(attempts: int) -> timedelta:

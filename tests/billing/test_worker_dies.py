@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from django.db import connection, transaction
 
-from billing import bill_runs, issuing
-from billing.models import BillRun, Invoice, JournalEntry
+from billing import bill_runs, documents, issuing
+from billing.models import BillRun, Invoice, InvoiceDocument, JournalEntry
 from tests import make_billing as make
 from tests.database_address import url_of_the_test_database
 
@@ -42,6 +43,16 @@ from accounts.access import Actor
 from billing import issuing
 while issuing.issue_chunk(run_id=int(sys.argv[1]), limit=1, actor=Actor.system("test"), at=timezone.now()):
     time.sleep(0.05)
+"""
+# A document that takes the whole process with it, as a fault in a native library does.
+FATAL_PAINTER = """
+import os, signal, sys
+import django
+django.setup()
+from datetime import datetime
+from billing import documents
+documents.render_invoice_pdf = lambda data: os.kill(os.getpid(), signal.SIGKILL)
+documents.make_due_documents(limit=1, at=datetime.fromisoformat(sys.argv[1]))
 """
 
 
@@ -164,3 +175,18 @@ def test_a_celery_worker_killed_in_mid_run_leaves_a_run_that_the_next_one_comple
 
     assert bill_runs.progress(run.pk).done == CUSTOMERS
     assert Invoice.objects.count() == CUSTOMERS
+
+
+def test_a_document_that_kills_its_worker_waits_and_lets_the_others_pass() -> None:
+    shop = shop_with_usage()
+    make.issued_run(shop)
+    process = start("-c", FATAL_PAINTER, make.NOV_2.isoformat())
+    assert process.wait(timeout=PATIENCE_SECONDS) == -signal.SIGKILL
+
+    made = documents.make_due_documents(limit=100, at=make.NOV_2)
+
+    fatal = InvoiceDocument.objects.get(state=InvoiceDocument.State.PENDING)
+    assert made == CUSTOMERS - 1
+    assert (fatal.attempts, fatal.next_attempt_at) == (1, make.NOV_2 + timedelta(minutes=1))
+    assert fatal.last_error == "An attempt to make it has begun, and has not ended."
+    assert documents.make_due_documents(limit=100, at=make.NOV_3) == 1

@@ -154,12 +154,16 @@ def test_drafting_issuing_papers_and_mails_killed_again_and_again_bill_each_cont
         longest_seconds=0.04,
         seed=2,
     )
+    # Time passes from one worker to the next, so that what the one that was killed had taken up is due again.
+    imports += "\nfrom datetime import timedelta"
     killed += run_and_kill(
-        imports=imports, work=f"documents.make_due_documents(limit=100, at={at})", longest_seconds=0.4, seed=3
+        imports=imports,
+        work=f"documents.make_due_documents(limit=100, at={at} + timedelta(hours=7) * number)",
+        longest_seconds=0.4,
+        seed=3,
     )
-    # Eleven minutes pass from one worker to the next, so that the lease of the one that was killed has run out.
     killed += run_and_kill(
-        imports=f"{imports}\nfrom datetime import timedelta\n"
+        imports=f"{imports}\n"
         "settings.EMAIL_BACKEND = 'django.core.mail.backends.smtp.EmailBackend'\n"
         f"settings.EMAIL_HOST, settings.EMAIL_PORT = '127.0.0.1', {server.port}",
         work=f"delivery.deliver_due(limit=3, at={at} + timedelta(minutes=11) * number)\n"
