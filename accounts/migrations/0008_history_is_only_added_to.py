@@ -2,7 +2,7 @@
 
 import pgtrigger.compiler
 import pgtrigger.migrations
-from django.db import migrations, models
+from django.db import migrations
 
 
 class Migration(migrations.Migration):
@@ -12,11 +12,6 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.AlterField(
-            model_name='approvalrequest',
-            name='amount',
-            field=models.DecimalField(blank=True, null=True),
-        ),
         pgtrigger.migrations.AddTrigger(
             model_name='historicalapprovalpolicy',
             trigger=pgtrigger.compiler.Trigger(name='history_never_changes', sql=pgtrigger.compiler.UpsertTriggerSql(func="RAISE EXCEPTION 'What was is never rewritten: history is only added to.' USING ERRCODE = 'check_violation', CONSTRAINT = 'history_never_changes';", hash='1d69d0a6ae86294a96aa2d110d6a78c9b4c9f0c3', operation='UPDATE OR DELETE', pgid='pgtrigger_history_never_changes_0d3d4', table='accounts_historicalapprovalpolicy', when='BEFORE')),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -202,6 +203,15 @@ def test_the_database_refuses_to_empty_the_requests() -> None:
 )
 def test_the_database_refuses_a_request_with_a_bad(rule: str, changes: dict[str, object]) -> None:
     refused(rule, lambda: a_request(**changes))
+
+
+def test_an_approval_covers_an_amount_of_any_size_to_the_last_digit() -> None:
+    amount = Decimal("123456789012345678901234567890.12345")
+
+    request = a_request(amount=amount, currency="EUR")
+
+    request.refresh_from_db()
+    assert request.amount == amount
 
 
 def test_the_database_refuses_a_second_pending_request_for_a_subject() -> None:
