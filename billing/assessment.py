@@ -12,12 +12,12 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from accounts.errors import CountinghouseError
+from accounts.periods import Period
 from billing.errors import NoApprovedPrices
 from billing.models import InvoiceLine, UnbilledUsage
 from metering.usage import SeriesTotal
 from pricing.charges import NO_USAGE, Billed, ChargeLine, ContractTerms, MeteredUsage, PriceInForce, charges
 from pricing.money import ZERO, add, subtract
-from pricing.periods import Period
 from pricing.price_books import PricedProduct, PricedVersion, product_for_series
 
 Reason = UnbilledUsage.Reason

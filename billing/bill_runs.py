@@ -19,6 +19,7 @@ from django.urls import reverse
 from accounts import approvals, audit
 from accounts.access import Actor, Permission
 from accounts.models import ApprovalRequest, LegalEntity
+from accounts.periods import Period, billing_period, local_date, month_period
 from billing import late_usage, nudges, unbilled
 from billing.draft_rows import as_range
 from billing.drafting import draft_chunk
@@ -36,7 +37,6 @@ from billing.late_usage import BilledContract
 from billing.models import BillRun, BillRunItem, Invoice, InvoiceLine, UnbilledUsage
 from pricing.charges import ContractTerms, service_period
 from pricing.models import Contract
-from pricing.periods import Period, billing_period, local_date, month_period
 
 __all__ = [
     "RunProgress",

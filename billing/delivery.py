@@ -23,6 +23,7 @@ from django.template.loader import render_to_string
 from accounts import audit
 from accounts.access import Actor, Permission
 from accounts.models import Contact
+from accounts.periods import local_date
 from billing import nudges
 from billing.customer_texts import customer_texts
 from billing.documents import delay_after
@@ -30,7 +31,6 @@ from billing.errors import InvoiceHasNoRecipient, InvoiceNotIssued, InvoiceUnkno
 from billing.models import Invoice, InvoiceDelivery, InvoiceDocument
 from billing.smtp import Refusals, refused_recipients
 from pricing.money import format_amount
-from pricing.periods import local_date
 
 logger = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ from babel.dates import format_date
 from django.db import transaction
 from django.db.models import QuerySet
 
+from accounts.periods import local_date
 from billing import nudges
 from billing.customer_texts import CustomerTexts, customer_texts
 from billing.errors import DocumentNotMade, InvoiceNotIssued, InvoiceUnknown
@@ -32,7 +33,6 @@ from billing.pdf_data import (
     InvoiceDocumentData,
 )
 from pricing.money import format_amount, format_quantity, format_unit_price, total
-from pricing.periods import local_date
 from pricing.rating import StepKind
 
 logger = logging.getLogger(__name__)

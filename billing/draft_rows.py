@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 from django.db import connection
 
+from accounts.periods import Period
 from billing.models import BillRunItem
 from pricing.money import add
-from pricing.periods import Period
 from pricing.rating import steps_as_json
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from django.db import connection, transaction
 
 from accounts.errors import CountinghouseError
 from accounts.models import Customer
+from accounts.periods import Period, billing_period, cut
 from billing import draft_rows, late_usage
 from billing.assessment import (
     NOTHING_LISTED,
@@ -40,7 +41,6 @@ from metering.models import Meter
 from pricing.charges import Billed, ContractTerms, service_period
 from pricing.models import PriceBookVersion
 from pricing.money import add, tax_amount, total
-from pricing.periods import Period, billing_period, cut
 from pricing.price_books import PricedVersion, prices_for
 
 logger = logging.getLogger(__name__)

@@ -16,6 +16,7 @@ from typing import Any, Final
 from django.db.models import Q, QuerySet, Sum
 
 from accounts.models import ApprovalDecision, ApprovalRequest
+from accounts.periods import Period, billing_period_at, local_date
 from billing.assessment import usage_digest
 from billing.errors import InvoiceUnknown
 from billing.models import Invoice, InvoiceLine
@@ -24,7 +25,6 @@ from metering.models import Meter, UsageEvent
 from pricing.charges import Billed, ContractTerms, MeteredUsage, PriceInForce, charges
 from pricing.models import Contract, Price, PriceBookVersion
 from pricing.money import ZERO, add, subtract
-from pricing.periods import Period, billing_period_at, local_date
 from pricing.rating import parse_price
 
 EVENTS_SHOWN: Final = 20

@@ -25,11 +25,11 @@ from accounts.pages import (
     staff_page,
     whole_number,
 )
+from accounts.periods import MonthInvalid, parse_month
 from billing import delivery, invoice_list, invoice_overview
 from billing.invoice_list import InvoiceQuestion
 from billing.models import Invoice, InvoiceDocument
 from pricing.money import DecimalInvalid, parse_decimal
-from pricing.periods import MonthInvalid, parse_month
 
 CSV_ROWS = 20_000
 _CSV_HEADER = [

@@ -18,6 +18,7 @@ from django.db.models import QuerySet
 from accounts import audit
 from accounts.access import Actor, Permission
 from accounts.models import Contact, Customer, LegalEntity
+from accounts.periods import local_date
 from billing import ledger, nudges
 from billing.errors import (
     BillRunNotApproved,
@@ -28,7 +29,6 @@ from billing.errors import (
     IssueDateGoesBack,
 )
 from billing.models import BillRun, Invoice, InvoiceDelivery, InvoiceDocument, InvoiceSeries
-from pricing.periods import local_date
 
 NO_RECIPIENT: Final = "No contact of the customer receives invoices by e-mail; add one and send the invoice again."
 _PREFIX_LENGTH: Final = 20

@@ -9,10 +9,10 @@ from decimal import Decimal
 from typing import Any, Final
 
 from accounts.charts import Chart, chart
+from accounts.periods import local_date
 from billing.explanations import SeriesPart
 from billing.models import InvoiceLine
 from pricing.money import ZERO, add
-from pricing.periods import local_date
 from pricing.price_texts import amount_text, exact_amount_text, quantity_text
 
 Facts = Mapping[str, Any]

@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from django.db import connection
 
+from accounts.periods import Period, billing_period
 from metering import usage
 from pricing.charges import ContractTerms, service_period
-from pricing.periods import Period, billing_period
 
 _EARLIER_RUNS = """
     SELECT id, month FROM billing_billrun

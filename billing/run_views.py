@@ -27,9 +27,9 @@ from accounts.pages import (
     staff_page,
     whole_number,
 )
+from accounts.periods import MonthInvalid, parse_month
 from billing import bill_runs, issuing, run_overview
 from billing.models import BillRun
-from pricing.periods import MonthInvalid, parse_month
 
 Status = BillRun.Status
 UNBILLED_SHOWN = 50

@@ -15,12 +15,12 @@ from typing import NamedTuple
 from django.db import connection
 
 from accounts.models import LegalEntity
+from accounts.periods import Month, Period, month_period, start_of_day
 from billing.draft_rows import as_range, copy_unbilled
 from billing.models import BillRun, UnbilledUsage
 from metering import usage
 from metering.models import Meter
 from pricing.money import ZERO, subtract
-from pricing.periods import Month, Period, month_period, start_of_day
 
 # Only customers whose usage of the month no single contract covers; for nearly all one does.
 _NOT_COVERED = """

@@ -8,12 +8,12 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 from accounts.charts import Chart, chart
+from accounts.periods import month_period, start_of_day
 from billing.models import BillRun
 from metering import usage
 from metering.models import Meter
 from metering.usage import DayOfUsage
 from pricing.money import ZERO, add
-from pricing.periods import month_period, start_of_day
 from pricing.price_texts import quantity_text
 
 DAYS_SHOWN = 92

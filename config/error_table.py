@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 from accounts import errors as accounts
+from accounts import periods
 from accounts.errors import CountinghouseError
 from billing import errors as billing
 from billing import pdf_data
 from metering import errors as metering
 from metering.sources import rows
-from pricing import calculator, charges, money, periods
+from pricing import calculator, charges, money
 from pricing import errors as pricing
 from pricing.rating import engine, spec
 

@@ -21,8 +21,8 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from accounts.errors import CountinghouseError
+from accounts.periods import Period, clip, days_in
 from pricing.money import ONE, ZERO, add, multiply, quotient, round_to_minor, subtract
-from pricing.periods import Period, clip, days_in
 from pricing.rating import Charge, Price, Step, StepKind, Usage, rate
 
 

@@ -12,6 +12,7 @@ from accounts import audit, history
 from accounts.access import Actor, Permission
 from accounts.constraints import named
 from accounts.models import Customer
+from accounts.periods import LAST_ANCHOR_DAY, AnchorDayInvalid
 from accounts.validation import require_reason
 from pricing.errors import (
     ContractCurrencyDiffers,
@@ -22,7 +23,6 @@ from pricing.errors import (
     CustomerDeactivated,
 )
 from pricing.models import Contract, PriceBook
-from pricing.periods import LAST_ANCHOR_DAY, AnchorDayInvalid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

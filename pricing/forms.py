@@ -8,7 +8,7 @@ from typing import Any
 
 from django.http import QueryDict
 
-from pricing.periods import instant_of
+from accounts.periods import instant_of
 
 EDITABLE_MODELS = (
     ("per_unit", "Per unit"),

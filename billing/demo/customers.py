@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
-from accounts import contacts, customers
+from accounts import contacts, customers, periods
 from accounts.customers import CustomerDetails, NewCustomer
 from accounts.models import LegalEntity
 from billing.demo.people import DemoStaff
 from metering import attribution
-from pricing import contracts, periods
+from pricing import contracts
 from pricing.contracts import Agreement
 from pricing.models import PriceBook
 

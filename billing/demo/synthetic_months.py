@@ -8,7 +8,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from io import BytesIO
 
-from accounts import legal_entities
+from accounts import legal_entities, periods
 from accounts.customers import CustomerDetails
 from accounts.legal_entities import LegalEntityDetails
 from accounts.models import LegalEntity
@@ -22,7 +22,7 @@ from billing.models import BillRun
 from metering import meters
 from metering.models import Meter, UsageEvent
 from metering.sources.loading import FileFormat, load_usage
-from pricing import periods, price_books, products, publication
+from pricing import price_books, products, publication
 from pricing.models import Contract, PriceBook, PriceBookVersion
 from pricing.products import ProductTerms
 

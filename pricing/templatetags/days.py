@@ -9,7 +9,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from psycopg.types.range import TimestamptzRange
 
-from pricing.periods import local_date
+from accounts.periods import local_date
 
 register = template.Library()
 _LAST_INSTANT = timedelta(microseconds=1)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from accounts.periods import Period, month_period
 from pricing.charges import (
     Billed,
     ChargeLine,
@@ -23,7 +24,6 @@ from pricing.charges import (
     slices,
 )
 from pricing.money import add, round_to_minor, total
-from pricing.periods import Period, month_period
 from pricing.rating import QuantityNegative, StepKind, Usage, parse_price, rate, steps_as_json
 
 BERLIN = "Europe/Berlin"

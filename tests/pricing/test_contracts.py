@@ -11,6 +11,7 @@ from accounts import customers
 from accounts.access import Actor, Role
 from accounts.errors import PermissionMissing, ReasonMissing
 from accounts.models import AuditEntry
+from accounts.periods import AnchorDayInvalid
 from pricing import contracts
 from pricing.contracts import Agreement
 from pricing.errors import (
@@ -22,7 +23,6 @@ from pricing.errors import (
     CustomerDeactivated,
 )
 from pricing.models import Contract
-from pricing.periods import AnchorDayInvalid
 from tests import make_accounts
 from tests import make_pricing as make
 

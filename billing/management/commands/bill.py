@@ -13,10 +13,10 @@ from tqdm import tqdm
 from accounts.access import Actor
 from accounts.errors import CountinghouseError
 from accounts.models import LegalEntity
+from accounts.periods import Month, parse_month
 from billing import bill_runs
 from billing.models import BillRun, BillRunItem
 from pricing.money import plain_amount
-from pricing.periods import Month, parse_month
 
 _CONTRACTS_AT_ONCE = 200
 

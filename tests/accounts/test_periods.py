@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pricing.periods import (
+from accounts.periods import (
     AnchorDayInvalid,
     Month,
     MonthInvalid,

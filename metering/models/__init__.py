@@ -1,0 +1,20 @@
+"""How much: meters, subjects, and usage."""
+
+from metering.models.meters import Meter
+from metering.models.quarantine import QuarantinedEvent, RefusedEvent
+from metering.models.subjects import Subject, SubjectAssignment
+from metering.models.usage import UsageBatch, UsageDelta, UsageEvent, UsageHour, UsageIdentity, UsageSeries
+
+__all__ = [
+    "Meter",
+    "QuarantinedEvent",
+    "RefusedEvent",
+    "Subject",
+    "SubjectAssignment",
+    "UsageBatch",
+    "UsageDelta",
+    "UsageEvent",
+    "UsageHour",
+    "UsageIdentity",
+    "UsageSeries",
+]

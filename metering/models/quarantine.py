@@ -1,0 +1,160 @@
+"""Events that cannot be counted yet, and what was refused for good."""
+
+from __future__ import annotations
+
+import pgtrigger
+from django.db import models
+from django.db.models import Q
+
+from accounts.models import User
+from accounts.triggers import append_only, refuse, refuse_truncate
+
+QUARANTINED_CONTENT = (
+    "key",
+    "content_hash",
+    "source",
+    "event_id",
+    "type",
+    "subject",
+    "time",
+    "data",
+    "first_seen_at",
+    "batch_id",
+)
+
+
+class QuarantinedEvent(models.Model):
+    """A well-formed event that cannot be counted yet, kept whole, with the reason."""
+
+    class Reason(models.TextChoices):
+        UNKNOWN_SUBJECT = (
+            "unknown_subject",
+            "The subject belongs to no customer at that time",
+        )
+        UNKNOWN_TYPE = "unknown_type", "No meter takes this type"
+        MISSING_VALUE = "missing_value", "The value that the meter reads is missing"
+        INVALID_VALUE = "invalid_value", "The value is not a number"
+        IN_FUTURE = "in_future", "The time is in the future"
+        TOO_OLD = "too_old", "Older than the acceptance age"
+        INCONSISTENT = "inconsistent", "The record contradicts itself"
+
+    class Status(models.TextChoices):
+        OPEN = "open", "Waiting"
+        RELEASED = "released", "Released"
+        DISCARDED = "discarded", "Discarded"
+
+    key = models.UUIDField()
+    content_hash = models.UUIDField()
+    source = models.TextField()
+    event_id = models.TextField()
+    type = models.TextField()
+    subject = models.TextField(blank=True)
+    time = models.DateTimeField()
+    data = models.JSONField()
+    reason = models.CharField(max_length=30, choices=Reason)
+    detail = models.TextField(blank=True)
+    status = models.CharField(max_length=20, choices=Status, default=Status.OPEN)
+    first_seen_at = models.DateTimeField()
+    last_seen_at = models.DateTimeField()
+    seen_count = models.PositiveIntegerField(default=1)
+    batch_id = models.BigIntegerField()
+    closed_at = models.DateTimeField(null=True)
+    closed_by = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+")
+    closing_reason = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ("-last_seen_at", "-id")
+        constraints = (
+            models.UniqueConstraint(fields=["key"], name="quarantined_event_is_kept_once"),
+            models.CheckConstraint(
+                condition=Q(
+                    reason__in=[
+                        "unknown_subject",
+                        "unknown_type",
+                        "missing_value",
+                        "invalid_value",
+                        "in_future",
+                        "too_old",
+                        "inconsistent",
+                    ],
+                ),
+                name="quarantine_reason_is_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(status="open", closed_at__isnull=True)
+                | Q(status__in=["released", "discarded"], closed_at__isnull=False),
+                name="quarantined_event_is_open_or_closed_with_a_time",
+            ),
+        )
+        indexes = (
+            models.Index(
+                fields=["status", "reason", "-last_seen_at"],
+                name="quarantine_by_status",
+            ),
+        )
+        triggers = (
+            refuse(
+                "quarantined_event_keeps_its_content",
+                operation=pgtrigger.Update,
+                condition=pgtrigger.AnyChange(*QUARANTINED_CONTENT),
+                sentence="A quarantined event's content never changes.",
+            ),
+            refuse(
+                "quarantined_event_closes_once",
+                operation=pgtrigger.Update,
+                condition=~pgtrigger.Q(old__status="open"),
+                sentence="A released or discarded event stays so.",
+            ),
+            refuse(
+                "quarantined_event_is_kept",
+                operation=pgtrigger.Delete,
+                sentence="A quarantined event is never deleted: release or discard it.",
+            ),
+            refuse_truncate(
+                "quarantine_is_never_emptied",
+                sentence="A quarantined event is never deleted: release or discard it.",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.source} {self.event_id}"
+
+
+class RefusedEvent(models.Model):
+    """An event or a file's row that was refused for good, with its position and why; append-only.
+
+    `fingerprint` is a hash of what was refused and why: a refusal is kept once, however often a sender repeats it.
+    """
+
+    class Reason(models.TextChoices):
+        CONFLICT = "conflict", "Same identity, other content"
+        MALFORMED = "malformed", "Not a valid event"
+        NOT_USAGE = "not_usage", "Not a usage record"
+        FOREIGN_SUBJECT = (
+            "foreign_subject",
+            "The sender's key may not send for this subject",
+        )
+
+    batch_id = models.BigIntegerField(db_index=True)
+    position = models.PositiveIntegerField()
+    source = models.TextField(blank=True)
+    event_id = models.TextField(blank=True)
+    reason = models.CharField(max_length=30, choices=Reason)
+    detail = models.TextField()
+    payload = models.TextField()
+    fingerprint = models.UUIDField()
+    refused_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = (
+            models.UniqueConstraint(fields=["fingerprint"], name="refusal_is_kept_once"),
+            models.CheckConstraint(
+                condition=Q(reason__in=["conflict", "malformed", "not_usage", "foreign_subject"]),
+                name="refusal_reason_is_known",
+            ),
+        )
+        triggers = append_only("refused_event", sentence="A refused event is a fact: it never changes.")
+
+    def __str__(self) -> str:
+        return f"{self.get_reason_display()}: {self.detail}"

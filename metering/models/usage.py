@@ -1,0 +1,195 @@
+"""Usage: batches, identities, series, deltas, hours and events.
+
+Usage tables carry `customer_id` in front and no foreign keys, so that the same SQL runs on a distributed Postgres.
+"""
+
+from __future__ import annotations
+
+import pgtrigger
+from django.contrib.postgres.fields import (
+    ArrayField,
+)
+from django.contrib.postgres.indexes import BrinIndex
+from django.db import models
+from django.db.models import Q
+from django.db.models.expressions import RawSQL
+
+from accounts.triggers import append_only, refuse, refuse_truncate
+
+
+class UsageBatch(models.Model):
+    """One accepted call of the ingestion function: who sent it, through which door, and what became of it.
+
+    `transaction_id` is the writing transaction (xid8 as bigint), so that a bill can say with a snapshot exactly which
+    batches it saw, whatever order they committed in.
+    """
+
+    class Door(models.TextChoices):
+        API = "api", "API"
+        FILE = "file", "File"
+        QUARANTINE = "quarantine", "Released from quarantine"
+
+    door = models.CharField(max_length=20, choices=Door)
+    origin = models.CharField("file name or request id", max_length=254, blank=True)
+    api_key_id = models.BigIntegerField(null=True)
+    actor_label = models.CharField(max_length=254)
+    received_at = models.DateTimeField(db_index=True)
+    transaction_id = models.BigIntegerField(db_default=RawSQL("(pg_current_xact_id()::text)::bigint", ()))
+    accepted = models.PositiveIntegerField()
+    duplicates = models.PositiveIntegerField()
+    quarantined = models.PositiveIntegerField()
+    rejected = models.PositiveIntegerField()
+    earliest_at = models.DateTimeField("earliest accepted event", null=True)
+
+    class Meta:
+        ordering = ("-id",)
+        verbose_name_plural = "usage batches"
+        indexes = (models.Index(fields=["transaction_id"], name="usage_batch_by_transaction"),)
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(door__in=["api", "file", "quarantine"]),
+                name="usage_door_is_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(accepted=0, earliest_at__isnull=True) | Q(accepted__gt=0, earliest_at__isnull=False),
+                name="usage_batch_knows_its_earliest_event",
+            ),
+        )
+        triggers = append_only("usage_batch", sentence="A usage batch is a fact: it never changes.")
+
+    def __str__(self) -> str:
+        return f"batch {self.pk} ({self.accepted} accepted)"
+
+
+class UsageIdentity(models.Model):
+    """An event's identity, taken once for ever: 128-bit BLAKE2b of source and id, with that of the content.
+
+    A quarantined event holds its identity too, so that one unique key decides between parallel senders whether an
+    event is new, a duplicate or a conflict.
+    """
+
+    key = models.UUIDField(primary_key=True)
+    content_hash = models.UUIDField()
+
+    class Meta:
+        db_table = "usage_identity"
+        verbose_name_plural = "usage identities"
+        triggers = append_only("usage_identity", sentence="An event's identity is taken for ever.")
+
+    def __str__(self) -> str:
+        return str(self.key)
+
+
+class UsageSeries(models.Model):
+    """One meter of one customer with one set of dimension values."""
+
+    customer_id = models.BigIntegerField()
+    meter_id = models.BigIntegerField()
+    dimensions = models.JSONField(default=dict)
+    dimensions_key = models.UUIDField()
+
+    class Meta:
+        db_table = "usage_series"
+        verbose_name_plural = "usage series"
+        constraints = (
+            models.UniqueConstraint(
+                fields=["customer_id", "meter_id", "dimensions_key"],
+                name="usage_series_is_unique",
+            ),
+        )
+        triggers = append_only(
+            "usage_series",
+            sentence="Events and invoice lines name a series: it never changes.",
+        )
+
+    def __str__(self) -> str:
+        return f"series {self.pk}"
+
+
+class UsageDelta(models.Model):
+    """What one batch adds to one hour of one series; append-only until the fold merges it into the hour."""
+
+    customer_id = models.BigIntegerField()
+    series_id = models.BigIntegerField()
+    hour = models.DateTimeField()
+    sum = models.DecimalField()
+    count = models.BigIntegerField()
+    min = models.DecimalField()
+    max = models.DecimalField()
+    last = models.DecimalField()
+    last_at = models.DateTimeField()
+    batch_id = models.BigIntegerField()
+
+    class Meta:
+        db_table = "usage_delta"
+        indexes = (models.Index(fields=["customer_id", "hour"], name="usage_delta_by_customer"),)
+        triggers = (
+            refuse(
+                "usage_delta_never_changes",
+                operation=pgtrigger.Update,
+                sentence="A delta is folded into its hour or stays as it is.",
+            ),
+            refuse_truncate(
+                "usage_delta_is_never_emptied",
+                sentence="Deltas are folded, never thrown away.",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"delta {self.pk}"
+
+
+class UsageHour(models.Model):
+    """The folded total of one hour of one series; a read adds the deltas that are not folded yet."""
+
+    pk = models.CompositePrimaryKey("customer_id", "series_id", "hour")
+    customer_id = models.BigIntegerField()
+    hour = models.DateTimeField()
+    series_id = models.BigIntegerField()
+    sum = models.DecimalField()
+    count = models.BigIntegerField()
+    min = models.DecimalField()
+    max = models.DecimalField()
+    last = models.DecimalField()
+    last_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "usage_hour"
+        indexes = (BrinIndex(fields=["hour"], name="usage_hour_by_time"),)
+        triggers = (
+            refuse(
+                "usage_hour_is_never_deleted",
+                operation=pgtrigger.Delete,
+                sentence="A folded hour is never thrown away.",
+            ),
+            refuse_truncate("usage_hour_is_never_emptied", sentence="Folded hours are never thrown away."),
+        )
+
+    def __str__(self) -> str:
+        return f"series {self.series_id} at {self.hour:%Y-%m-%d %H:00}"
+
+
+class UsageEvent(models.Model):
+    """One accepted event as it came; append-only, partitioned by month of `time` (the table is made by SQL).
+
+    `series_ids` are the series it was counted in, so that the events behind a total are never guessed.
+    """
+
+    pk = models.CompositePrimaryKey("customer_id", "time", "key")
+    customer_id = models.BigIntegerField()
+    time = models.DateTimeField()
+    key = models.UUIDField()
+    batch_id = models.BigIntegerField()
+    source = models.TextField()
+    event_id = models.TextField()
+    type = models.TextField()
+    subject = models.TextField()
+    data = models.JSONField()
+    series_ids = ArrayField(models.BigIntegerField())
+
+    class Meta:
+        db_table = "usage_event"
+        triggers = append_only("usage_event", sentence="An accepted event is a fact: it never changes.")
+
+    def __str__(self) -> str:
+        return f"{self.source} {self.event_id}"
