@@ -342,10 +342,20 @@ class ApiKeyAdmin(PlainRecordAdmin):
     form = ApiKeyForm
     view_permission = Permission.EDIT_API_KEYS
     edit_permission = Permission.EDIT_API_KEYS
-    list_display = ("name", "prefix", "shown_scopes", "customer", "created_at", "expires_at", "last_used_at", "state")
+    list_display = (
+        "name",
+        "prefix",
+        "shown_scopes",
+        "customer",
+        "source",
+        "created_at",
+        "expires_at",
+        "last_used_at",
+        "state",
+    )
     list_filter = (("customer", AutocompleteSelectFilter),)
     list_select_related = ("customer",)
-    search_fields = ("name", "prefix", "customer__name")
+    search_fields = ("name", "prefix", "source", "customer__name")
     autocomplete_fields = ("customer",)
     actions_detail = ("revoke",)
     fieldsets = (
@@ -354,14 +364,15 @@ class ApiKeyAdmin(PlainRecordAdmin):
             {
                 "fields": (
                     ("name", "prefix"),
-                    ("shown_scopes", "customer"),
+                    ("shown_scopes",),
+                    ("customer", "source"),
                     ("created_by", "created_at"),
                     ("expires_at", "last_used_at", "revoked_at"),
                 ),
             },
         ),
     )
-    add_fieldsets = ((None, {"fields": ("name", "scopes", "customer", "expires_at")}),)
+    add_fieldsets = ((None, {"fields": ("name", "scopes", "customer", "source", "expires_at")}),)
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         """Refuse edits to everybody: a key that may do something else is another key."""
@@ -382,6 +393,7 @@ class ApiKeyAdmin(PlainRecordAdmin):
             name=form.cleaned_data["name"],
             scopes=form.cleaned_data["scopes"],
             customer_id=form.cleaned_data["customer"].pk if form.cleaned_data["customer"] else None,
+            source=form.cleaned_data["source"],
             expires_at=form.cleaned_data["expires_at"],
             actor=actor_of(request),
             at=timezone.now(),

@@ -123,7 +123,7 @@ class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # its model is bel
 
     class Meta:
         model = ApiKey
-        fields = ("name", "scopes", "customer", "expires_at")
+        fields = ("name", "scopes", "customer", "source", "expires_at")
 
 
 class PolicyForm(ReasonForm):

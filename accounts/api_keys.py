@@ -35,6 +35,8 @@ from accounts.validation import require_reason
 _SECRET = re.compile(r"ch_(?P<prefix>[0-9a-f]{12})_[0-9a-f]{64}")
 _PREFIX_BYTES = 6
 _RANDOM_BYTES = 32
+_LONGEST_SOURCE = 200
+_CONTROL_CHARACTER = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 # How exactly `last_used_at` is kept: one write a minute, however many requests come in.
 _USE_IS_NOTED_EVERY = timedelta(minutes=1)
 
@@ -53,16 +55,19 @@ def issue_api_key(
     name: str,
     scopes: Collection[str],
     customer_id: int | None = None,
+    source: str = "",
     expires_at: datetime | None = None,
     actor: Actor,
     at: datetime,
 ) -> IssuedKey:
     """Issue a key for one customer, or for the operator when there is no customer. Asking twice makes two keys.
 
+    With a `source`, the key sends events of this source alone.
+
     Raises: PermissionMissing, DetailsInvalid, CustomerUnknown.
     """
     actor.require(Permission.EDIT_API_KEYS)
-    _require_valid(name=name, scopes=scopes, expires_at=expires_at, at=at)
+    _require_valid(name=name, scopes=scopes, source=source, expires_at=expires_at, at=at)
     if customer_id is not None and not Customer.objects.filter(pk=customer_id).exists():
         raise CustomerUnknown
     prefix = secrets.token_hex(_PREFIX_BYTES)
@@ -73,6 +78,7 @@ def issue_api_key(
         secret_hash=_hash(secret),
         scopes=sorted(set(scopes)),
         customer_id=customer_id,
+        source=source,
         created_by_id=actor.user_id,
         created_at=at,
         expires_at=expires_at,
@@ -82,7 +88,7 @@ def issue_api_key(
         verb="api_key.issued",
         subject=key,
         at=at,
-        data={"scopes": key.scopes, "customer_id": customer_id, "expires_at": expires_at},
+        data={"scopes": key.scopes, "customer_id": customer_id, "source": source, "expires_at": expires_at},
     )
     return IssuedKey(key=key, secret=secret)
 
@@ -144,16 +150,30 @@ def state_of(key: ApiKey, *, at: datetime) -> str:
     return "valid"
 
 
-def _require_valid(*, name: str, scopes: Collection[str], expires_at: datetime | None, at: datetime) -> None:
+def _require_valid(
+    *, name: str, scopes: Collection[str], source: str, expires_at: datetime | None, at: datetime
+) -> None:
     wrong: dict[str, list[str]] = {}
     if not name.strip():
         wrong["name"] = ["Say what the key is for."]
     if not scopes or not set(scopes) <= set(ApiKey.Scope.values):
         wrong["scopes"] = [f"Choose among {', '.join(ApiKey.Scope.values)}."]
+    if fault := _fault_of_source(source, scopes=scopes):
+        wrong["source"] = [fault]
     if expires_at is not None and expires_at <= at:
         wrong["expires_at"] = ["A key expires in the future."]
     if wrong:
         raise DetailsInvalid(wrong)
+
+
+def _fault_of_source(source: str, *, scopes: Collection[str]) -> str:
+    if not source:
+        return ""
+    if ApiKey.Scope.EVENTS_WRITE not in scopes:
+        return "Only a key that sends events is tied to a source."
+    if len(source) > _LONGEST_SOURCE or source != source.strip() or _CONTROL_CHARACTER.search(source):
+        return f"A source is at most {_LONGEST_SOURCE} characters, with no space around it and no control characters."
+    return ""
 
 
 def _secret_in(authorization_header: str | None) -> str:

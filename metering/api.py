@@ -38,6 +38,7 @@ def post_events(request: HttpRequest) -> HttpResponse:
         origin=current_request_id(),
         api_key_id=key.pk,
         customer_id=key.customer_id,
+        source=key.source,
         actor=Actor.of_key(key, request_id=current_request_id()),
         at=at,
     )

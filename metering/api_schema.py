@@ -47,7 +47,10 @@ _OUTCOME = {
                 "properties": {
                     "index": {**_COUNT, "description": "Position in the request, from 0."},
                     "id": {"type": "string"},
-                    "reason": {"type": "string", "enum": ["malformed", "conflict", "foreign_subject"]},
+                    "reason": {
+                        "type": "string",
+                        "enum": ["malformed", "conflict", "foreign_subject", "foreign_source"],
+                    },
                     "detail": {"type": "string"},
                 },
             },

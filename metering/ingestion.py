@@ -69,6 +69,7 @@ def ingest(
     origin: str = "",
     api_key_id: int | None = None,
     customer_id: int | None = None,
+    source: str = "",
     actor: Actor,
     at: datetime,
 ) -> IngestResult:
@@ -76,7 +77,7 @@ def ingest(
 
     Once the transaction has committed, each accepted event is counted, and sending it again changes nothing. Events
     that cannot be counted yet go to quarantine. What is no event, contradicts an event already known, or names a
-    subject that is not `customer_id`'s (where that is given) is refused and listed.
+    subject that is not `customer_id`'s or a source other than `source` (where these are given) is refused and listed.
 
     `contradictions` maps positions in the batch to what is wrong with a record that contradicts itself: such an event
     goes to quarantine. `positions` gives each event's position in its file. `at` is when the batch came in.
@@ -99,6 +100,7 @@ def ingest(
             rules=rules,
             contradictions=contradictions or {},
             customer_id=customer_id,
+            source=source,
         )
         _take_identities(cursor, batch, at=at)
         counted = [item for item in batch.judged.values() if isinstance(item, Counted)]
@@ -106,13 +108,7 @@ def ingest(
         store_counted(cursor, counted=counted, batch_id=batch_id)
         storage.insert_quarantined(cursor, problems=problems, batch_id=batch_id, at=at)
         rejected = _record_refused(batch, events, batch_id=batch_id, positions=positions, at=at)
-        result = IngestResult(
-            batch_id,
-            len(counted),
-            batch.duplicates,
-            len(problems) + batch.quarantined,
-            rejected,
-        )
+        result = IngestResult(batch_id, len(counted), batch.duplicates, len(problems) + batch.quarantined, rejected)
         storage.insert_batch(
             cursor,
             batch=storage.NewBatch(
@@ -171,6 +167,7 @@ def _sort(
     rules: CountingRules,
     contradictions: Mapping[int, str],
     customer_id: int | None,
+    source: str,
 ) -> _Sorted:
     batch = _Sorted({}, [], [], 0, 0)
     for fault in malformed:
@@ -190,6 +187,9 @@ def _sort(
         known = first.setdefault(event.key, event)
         if known is not event:
             _sort_known(batch, event, known.content_hash)
+        elif source and event.source != source:
+            del first[event.key]
+            _refuse(batch, event, RefusedEvent.Reason.FOREIGN_SOURCE, f"source {event.source!r} is not this key's")
         elif customer_id is not None and rules.owner(event) != customer_id:
             del first[event.key]
             _refuse(batch, event, RefusedEvent.Reason.FOREIGN_SUBJECT, f"subject {event.subject!r} is not this key's")

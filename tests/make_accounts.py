@@ -121,6 +121,7 @@ def contact(*, customer: Customer, email: str = "", receives_invoices: bool = Tr
 def api_key(
     *scopes: str,
     customer: Customer | None = None,
+    source: str = "",
     expires_at: datetime | None = None,
     at: datetime = LONG_AGO,
 ) -> IssuedKey:
@@ -130,6 +131,7 @@ def api_key(
         name="Test sender",
         scopes=wanted,
         customer_id=customer.pk if customer else None,
+        source=source,
         expires_at=expires_at,
         actor=Actor.system("tests"),
         at=at,

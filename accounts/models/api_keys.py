@@ -26,6 +26,13 @@ class ApiKey(models.Model):
     secret_hash = models.BinaryField(max_length=32)
     scopes = ArrayField(models.CharField(max_length=40, choices=Scope))
     customer = models.ForeignKey(Customer, on_delete=models.PROTECT, null=True, blank=True, related_name="api_keys")
+    source = models.CharField(
+        max_length=200,
+        blank=True,
+        db_default="",
+        default="",
+        help_text="The only source whose events the key may send, as the events name it. Left empty: any source.",
+    )
     created_by = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+")
     created_at = models.DateTimeField()
     expires_at = models.DateTimeField(null=True, blank=True)
@@ -41,6 +48,17 @@ class ApiKey(models.Model):
                 condition=Q(scopes__len__gt=0)
                 & Q(scopes__contained_by=["events:write", "usage:read", "invoices:read"]),
                 name="api_key_scopes_are_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(source="") | Q(scopes__contains=["events:write"]),
+                name="api_key_of_a_source_sends_events",
+                violation_error_message="Only a key that sends events is tied to a source.",
+            ),
+            models.CheckConstraint(
+                # No event has another one: metering.events refuses them in attributes.
+                condition=~Q(source__regex="[[:cntrl:]]"),
+                name="api_key_source_is_one_that_events_can_have",
+                violation_error_message="A source holds no control characters.",
             ),
             models.CheckConstraint(condition=is_sha256("secret_hash"), name="api_key_secret_is_kept_as_a_hash"),
             models.CheckConstraint(

@@ -134,6 +134,10 @@ class RefusedEvent(models.Model):
             "foreign_subject",
             "The sender's key may not send for this subject",
         )
+        FOREIGN_SOURCE = (
+            "foreign_source",
+            "The sender's key may not send for this source",
+        )
 
     batch_id = models.BigIntegerField(db_index=True)
     position = models.PositiveIntegerField()
@@ -150,7 +154,7 @@ class RefusedEvent(models.Model):
         constraints = (
             models.UniqueConstraint(fields=["fingerprint"], name="refusal_is_kept_once"),
             models.CheckConstraint(
-                condition=Q(reason__in=["conflict", "malformed", "not_usage", "foreign_subject"]),
+                condition=Q(reason__in=["conflict", "malformed", "not_usage", "foreign_subject", "foreign_source"]),
                 name="refusal_reason_is_known",
             ),
         )

@@ -341,6 +341,17 @@ def test_a_secret_is_shown_once(sign_in: SignIn, acme: Customer) -> None:
         assert secret.rpartition("_")[2] not in client.get(page).content.decode()
 
 
+def test_a_key_of_a_source_is_issued_and_listed_with_it(sign_in: SignIn) -> None:
+    client = sign_in(Role.ADMINISTRATOR)
+
+    client.post(add(ApiKey), {"name": "Fleet", "scopes": ["events:write"], "source": "cluster/7"})
+    refused = client.post(add(ApiKey), {"name": "Reader", "scopes": ["usage:read"], "source": "cluster/8"})
+
+    assert ApiKey.objects.get().source == "cluster/7"
+    assert "cluster/7" in client.get(changelist(ApiKey)).content.decode()
+    assert "tied to a source" in refused.content.decode()
+
+
 def test_an_api_key_is_revoked_never_edited(sign_in: SignIn) -> None:
     client = sign_in(Role.ADMINISTRATOR)
     key = make.api_key("events:write").key

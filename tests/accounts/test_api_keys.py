@@ -49,6 +49,13 @@ def test_a_key_opens_the_door_of_its_scope(administrator: Actor, acme: Customer)
     assert issued.secret.startswith(f"ch_{key.prefix}_")
 
 
+def test_a_key_may_be_tied_to_a_source(administrator: Actor) -> None:
+    issued = issue(administrator, source="cluster/7")
+
+    assert authenticate(f"Bearer {issued.secret}").source == "cluster/7"
+    assert AuditEntry.objects.get(verb="api_key.issued").data["source"] == "cluster/7"
+
+
 def test_the_secret_is_kept_nowhere(administrator: Actor) -> None:
     issued = issue(administrator)
 
@@ -71,6 +78,10 @@ def test_every_key_is_another(administrator: Actor) -> None:
         ("name", {"name": " "}),
         ("scopes", {"scopes": []}),
         ("scopes", {"scopes": ["everything"]}),
+        ("source", {"source": "cluster/7", "scopes": ["usage:read"]}),
+        ("source", {"source": "x" * 201}),
+        ("source", {"source": " cluster/7"}),
+        ("source", {"source": "a\tb"}),
         ("expires_at", {"expires_at": NOON}),
     ],
 )

@@ -243,7 +243,14 @@ def test_the_database_refuses_two_policies_for_one_amount() -> None:
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("scopes", ["usage:read"]), ("secret_hash", bytes(32)), ("expires_at", None), ("customer_id", 1), ("name", "x")],
+    [
+        ("scopes", ["usage:read"]),
+        ("secret_hash", bytes(32)),
+        ("expires_at", None),
+        ("customer_id", 1),
+        ("source", "s"),
+        ("name", "x"),
+    ],
 )
 def test_the_database_refuses_to_change_what_an_api_key_may_do(column: str, value: object) -> None:
     key = make.api_key("events:write", expires_at=NOON).key
@@ -270,6 +277,8 @@ def test_the_database_refuses_to_delete_an_api_key() -> None:
         ("api_key_scopes_are_known", {"scopes": []}),
         ("api_key_scopes_are_known", {"scopes": ["everything"]}),
         ("api_key_secret_is_kept_as_a_hash", {"secret_hash": b"ch_secret"}),
+        ("api_key_of_a_source_sends_events", {"source": "cluster/1"}),
+        ("api_key_source_is_one_that_events_can_have", {"source": "a\tb", "scopes": ["events:write"]}),
         ("api_key_expires_after_it_was_made", {"expires_at": NOON - timedelta(days=1)}),
     ],
 )

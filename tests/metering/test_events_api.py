@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from accounts.api_keys import revoke_api_key
 from accounts.models import Customer
-from metering.models import UsageBatch, UsageEvent
+from metering.models import RefusedEvent, UsageBatch, UsageEvent
 from tests import make_accounts
 from tests import make_metering as make
 
@@ -194,6 +194,21 @@ def test_a_customers_key_sends_for_that_customer_only(acme: Customer, send: Send
     answer = send([recent("mine"), {**recent("theirs"), "subject": "rival"}], secret=key.secret).json()
 
     assert (answer["accepted"], [each["reason"] for each in answer["rejected"]]) == (1, ["foreign_subject"])
+
+
+def test_a_key_of_a_source_sends_events_of_that_source_only(acme: Customer, send: Send) -> None:
+    key = make_accounts.api_key("events:write", source="cluster/1")
+    others = {**recent("theirs"), "source": "cluster/2"}
+
+    first = send([recent("mine"), others, others], secret=key.secret).json()
+    of_another_key = send(others).json()
+
+    assert (first["accepted"], [(each["index"], each["reason"]) for each in first["rejected"]]) == (
+        1,
+        [(1, "foreign_source"), (2, "foreign_source")],
+    )
+    assert RefusedEvent.objects.get().reason == "foreign_source"
+    assert of_another_key["accepted"] == 1
 
 
 def test_the_door_is_described_in_the_apis_own_description(client: Client) -> None:
