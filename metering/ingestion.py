@@ -16,7 +16,7 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from accounts.access import Actor, Permission
-from metering import attribution, meters, refusals, series, storage
+from metering import attribution, meters, receipts, refusals, series, storage
 from metering.counting import Counted, CountingRules, Problem, Reason
 from metering.errors import TooManyEvents
 from metering.events import Event, Malformed, payload_text, read_events
@@ -107,6 +107,7 @@ def ingest(
         problems = [item for item in batch.judged.values() if not isinstance(item, Counted)]
         store_counted(cursor, counted=counted, batch_id=batch_id)
         storage.insert_quarantined(cursor, problems=problems, batch_id=batch_id, at=at)
+        receipts.append(cursor, counted=counted, problems=problems, batch_id=batch_id)
         rejected = _record_refused(batch, events, batch_id=batch_id, positions=positions, at=at)
         result = IngestResult(batch_id, len(counted), batch.duplicates, len(problems) + batch.quarantined, rejected)
         storage.insert_batch(

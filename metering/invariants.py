@@ -83,6 +83,71 @@ RULES: tuple[Rule, ...] = (
         """,
     ),
     Rule(
+        name="metering.receipts_are_those_of_the_events",
+        statement="The receipts of every source, type and hour are as many as its events that were accepted, wait in "
+        "quarantine or were discarded, and those of a meter as many as it took.",
+        sql="""
+            WITH received AS (
+                SELECT hour, source, type, meter_id, sum(count) AS count, sum(waiting) AS waiting,
+                       sum(discarded) AS discarded
+                FROM (
+                    SELECT hour, source, type, meter_id, count, waiting, discarded FROM usage_receipt_hour
+                    UNION ALL
+                    SELECT hour, source, type, meter_id, count, waiting, discarded FROM usage_receipt
+                ) AS part
+                GROUP BY hour, source, type, meter_id
+            ), event AS (
+                SELECT date_trunc('hour', time, 'UTC') AS hour, source, type, 0 AS meter_id, count(*) AS count,
+                       0 AS waiting, 0 AS discarded
+                FROM usage_event GROUP BY 1, 2, 3
+                UNION ALL
+                SELECT date_trunc('hour', event.time, 'UTC'), event.source, event.type, series.meter_id, count(*), 0, 0
+                FROM usage_event AS event
+                CROSS JOIN LATERAL unnest(event.series_ids) AS series_id
+                JOIN usage_series AS series ON series.id = series_id AND series.customer_id = event.customer_id
+                GROUP BY 1, 2, 3, 4
+                UNION ALL
+                SELECT date_trunc('hour', time, 'UTC'), source, type, 0, 0, count(*) FILTER (WHERE status = 'open'),
+                       count(*) FILTER (WHERE status = 'discarded')
+                FROM metering_quarantinedevent WHERE status <> 'released' GROUP BY 1, 2, 3
+            ), wanted AS (
+                SELECT hour, source, type, meter_id, sum(count) AS count, sum(waiting) AS waiting,
+                       sum(discarded) AS discarded
+                FROM event GROUP BY hour, source, type, meter_id
+            )
+            SELECT hour, source, type, meter_id, received.count, wanted.count, received.waiting, wanted.waiting
+            FROM received FULL JOIN wanted USING (hour, source, type, meter_id)
+            WHERE (coalesce(received.count, 0), coalesce(received.waiting, 0), coalesce(received.discarded, 0))
+                  <> (coalesce(wanted.count, 0), coalesce(wanted.waiting, 0), coalesce(wanted.discarded, 0))
+        """,
+    ),
+    Rule(
+        name="metering.receipts_sum_up_to_the_totals",
+        statement="What a meter's receipts of an hour sum up to is what its series hold of that hour.",
+        sql="""
+            WITH kept AS (
+                SELECT series.meter_id, part.hour, sum(part.sum) AS sum
+                FROM (
+                    SELECT customer_id, series_id, hour, sum FROM usage_hour
+                    UNION ALL
+                    SELECT customer_id, series_id, hour, sum FROM usage_delta
+                ) AS part
+                JOIN usage_series AS series ON series.customer_id = part.customer_id AND series.id = part.series_id
+                GROUP BY series.meter_id, part.hour
+            ), received AS (
+                SELECT meter_id, hour, sum(sum) AS sum
+                FROM (
+                    SELECT meter_id, hour, sum FROM usage_receipt_hour
+                    UNION ALL
+                    SELECT meter_id, hour, sum FROM usage_receipt
+                ) AS part
+                WHERE meter_id <> 0 GROUP BY meter_id, hour
+            )
+            SELECT meter_id, hour, received.sum, kept.sum FROM received FULL JOIN kept USING (meter_id, hour)
+            WHERE received.sum IS DISTINCT FROM kept.sum
+        """,
+    ),
+    Rule(
         name="metering.batches_were_written_in_this_cluster",
         statement="No batch names a transaction that this cluster has yet to begin: a dump brought in from another one "
         "would hide late usage from the bills.",

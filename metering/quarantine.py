@@ -13,7 +13,7 @@ from django.db.models import Count, Max, Min, Sum
 
 from accounts import audit
 from accounts.access import Actor, Permission
-from metering import storage
+from metering import receipts, storage
 from metering.counting import Counted, Problem
 from metering.errors import DiscardNeedsReason
 from metering.events import Event, exact_number
@@ -131,6 +131,7 @@ def _count(
         counted = [item for _, item in judged if isinstance(item, Counted)]
         if counted:
             store_counted(cursor, counted=counted, batch_id=batch_id)
+            receipts.append(cursor, counted=counted, problems=(), batch_id=batch_id)
             _insert_batch(cursor, counted, batch_id=batch_id, actor=actor, at=at)
     return (
         [record for record, item in judged if isinstance(item, Counted)],
@@ -196,6 +197,7 @@ def _close(events: Sequence[QuarantinedEvent], *, status: Status, reason: str, a
         closed_by_id=actor.user_id,
         closing_reason=reason,
     )
+    receipts.append_closed(events, discarded=status == Status.DISCARDED)
     audit.record_many(actor=actor, verb=f"quarantined_event.{status}", subjects=events, at=at, reason=reason)
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 from django.db import connection
 
-from metering import rollups
+from metering import receipts, rollups
 from metering.invariants import RULES
 from metering.models import QuarantinedEvent
 from metering.quarantine import release
@@ -31,6 +31,7 @@ def _honest_usage() -> None:
         make.event("e1", seconds="1.5", region="eu"), make.event("e2", seconds=2), make.event(subject="later")
     )
     rollups.fold()
+    receipts.fold()
     make.ingested(make.event("e3", seconds="1e-3", region="eu"), make.event(subject="nobody"), {})
     make.subject("later", customer=customer)
     release(event_ids=list(QuarantinedEvent.objects.values_list("pk", flat=True)), actor=SYSTEM, at=NOON)
@@ -79,6 +80,12 @@ def test_honest_usage_breaks_no_rule(name: str) -> None:
             "batches_were_written_in_this_cluster",
             "UPDATE metering_usagebatch SET transaction_id = transaction_id + 1000000",
         ),
+        ("receipts_are_those_of_the_events", "DELETE FROM usage_receipt_hour"),
+        ("receipts_are_those_of_the_events", "UPDATE usage_receipt SET waiting = waiting + 1 WHERE meter_id = 0"),
+        ("receipts_are_those_of_the_events", "UPDATE usage_receipt_hour SET count = count + 1 WHERE meter_id <> 0"),
+        ("receipts_are_those_of_the_events", "UPDATE usage_event SET source = 'other' WHERE event_id = 'e3'"),
+        ("receipts_sum_up_to_the_totals", "UPDATE usage_receipt SET sum = sum + 0.000000000001 WHERE meter_id <> 0"),
+        ("receipts_sum_up_to_the_totals", "DELETE FROM usage_delta"),
         ("series_belongs_to_a_customer_and_a_meter", "UPDATE usage_series SET customer_id = 0"),
         ("what_staff_edit_has_history", "DELETE FROM metering_historicalmeter"),
         ("what_staff_edit_has_history", "DELETE FROM metering_historicalsubjectassignment"),
