@@ -8,14 +8,17 @@ twice, as events (meter 0) and for each meter that counts them.
 from __future__ import annotations
 
 import decimal
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from datetime import UTC
 from decimal import Decimal
-from typing import Any, NamedTuple
+from itertools import chain
+from typing import Any
 
 import psycopg
 from django.db import connection, transaction
 
+from metering import storage
 from metering.counting import EXACT, Counted, Problem
 from metering.events import Event
 from metering.models import QuarantinedEvent, UsageReceipt
@@ -24,26 +27,9 @@ EVENTS = 0
 """What stands for a meter where events are meant, whoever counts them."""
 
 _NOTHING = Decimal(0)
-_Key = tuple[str, str, str]
 
-
-class _Line(NamedTuple):
-    """One receipt; the hour is the first 13 characters of its moments in ISO 8601, UTC."""
-
-    source: str
-    type: str
-    meter_id: int
-    hour: str
-    counted: int
-    sum: Decimal
-    waiting: int
-
-
-_INSERT = """
-    INSERT INTO usage_receipt (source, type, meter_id, hour, count, sum, waiting, discarded, batch_id)
-    SELECT source, type, meter_id, (hour || ':00:00+00')::timestamptz, count, sum, waiting, 0, %s
-    FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::text[], %s::bigint[], %s::numeric[], %s::bigint[])
-        AS line(source, type, meter_id, hour, count, sum, waiting)
+_COPY = """
+    COPY usage_receipt (source, type, meter_id, hour, count, sum, waiting, discarded, batch_id) FROM STDIN
 """
 
 
@@ -55,46 +41,51 @@ def append(
     batch_id: int,
 ) -> None:
     """Write what a batch took: events that count, and those that wait in quarantine from now on."""
-    if lines := [*_lines_of(counted), *_lines_of_waiting(problems)]:
-        cursor.execute(_INSERT, [batch_id, *(list(column) for column in zip(*lines, strict=True))])
+    lines = [
+        f"{source}\t{kind}\t{meter_id}\t{hour}:00:00+00\t{events}\t{total}\t{waiting}\t0\t{batch_id}\n"
+        for source, kind, meter_id, hour, events, total, waiting in (*_lines_of(counted), *_lines_of_waiting(problems))
+    ]
+    if lines:
+        storage.copy_lines(cursor, _COPY, lines)
+
+
+# Source, type, meter, hour (the first 13 characters of its moments in ISO 8601, UTC), counted events, sum, waiting.
+_Line = tuple[str, str, int, str, int, Decimal, int]
 
 
 def _lines_of(counted: Sequence[Counted]) -> Iterator[_Line]:
-    groups: dict[_Key, list[list[Any]]] = {}
+    # This runs for each event. An event is counted as such with the first of the meters that take it.
+    first: defaultdict[tuple[str, str, int, str], list[Decimal]] = defaultdict(list)
+    further: defaultdict[tuple[str, str, int, str], list[Decimal]] = defaultdict(list)
     for item in counted:
-        event = item.event
-        key = (event.source, event.type, event.time_text[:13])
-        try:
-            groups[key].append(item.parts)
-        except KeyError:
-            groups[key] = [item.parts]
-    for (source, kind, hour), events in groups.items():
-        yield _Line(source, kind, EVENTS, hour, len(events), _NOTHING, 0)
-        for meter_id, values in _values_by_meter(events).items():
-            with decimal.localcontext(EXACT):
-                total = sum(values, _NOTHING)
-            yield _Line(source, kind, meter_id, hour, len(values), total, 0)
+        event, parts = item.event, item.parts
+        source, kind, hour = event.source, event.type, event.time_text[:13]
+        series, value = parts[0]
+        first[source, kind, series.meter_id, hour].append(value)
+        if len(parts) > 1:
+            for series, value in parts[1:]:
+                further[source, kind, series.meter_id, hour].append(value)
+    yield from _lines_of_events(first)
+    with decimal.localcontext(EXACT):
+        for (source, kind, meter_id, hour), values in chain(first.items(), further.items()):
+            yield source, kind, meter_id, hour, len(values), sum(values, _NOTHING), 0
 
 
-def _values_by_meter(events: Iterable[list[Any]]) -> Mapping[int, list[Decimal]]:
-    values: dict[int, list[Decimal]] = {}
-    for parts in events:
-        for series, value in parts:
-            meter_id = series.meter_id
-            try:
-                values[meter_id].append(value)
-            except KeyError:
-                values[meter_id] = [value]
-    return values
+def _lines_of_events(first: Mapping[tuple[str, str, int, str], Sized]) -> Iterator[_Line]:
+    events: dict[tuple[str, str, str], int] = {}
+    for (source, kind, _, hour), values in first.items():
+        events[source, kind, hour] = events.get((source, kind, hour), 0) + len(values)
+    for (source, kind, hour), number in events.items():
+        yield source, kind, EVENTS, hour, number, _NOTHING, 0
 
 
 def _lines_of_waiting(problems: Sequence[tuple[Event, Problem]]) -> Iterator[_Line]:
-    waiting: dict[_Key, int] = {}
+    waiting: dict[tuple[str, str, str], int] = {}
     for event, _ in problems:
         key = (event.source, event.type, event.time_text[:13])
         waiting[key] = waiting.get(key, 0) + 1
-    for (source, kind, hour), events in waiting.items():
-        yield _Line(source, kind, EVENTS, hour, 0, _NOTHING, events)
+    for (source, kind, hour), number in waiting.items():
+        yield source, kind, EVENTS, hour, 0, _NOTHING, number
 
 
 def append_closed(events: Iterable[QuarantinedEvent], *, discarded: bool) -> None:

@@ -121,7 +121,7 @@ def copy_events(
             f"{item.customer_id}\t{event.time_text}\t{event.key}\t{batch_id}\t{event.source}\t{event.event_id}"
             f"\t{event.type}\t{event.subject}\t{event.data_text}\t{{{ids}}}\n",
         )
-    _copy(cursor, _COPY_EVENTS, lines)
+    copy_lines(cursor, _COPY_EVENTS, lines)
 
 
 def copy_deltas(
@@ -137,7 +137,7 @@ def copy_deltas(
         f"\t{total.last}\t{total.last_at}\t{batch_id}\n"
         for (key, hour), total in add_up(counted).items()
     ]
-    _copy(cursor, _COPY_DELTAS, lines)
+    copy_lines(cursor, _COPY_DELTAS, lines)
 
 
 def insert_quarantined(
@@ -207,7 +207,8 @@ def insert_batch(cursor: psycopg.Cursor[Any], *, batch: NewBatch) -> None:
     )
 
 
-def _copy(cursor: psycopg.Cursor[Any], statement: str, lines: Sequence[str]) -> None:
+def copy_lines(cursor: psycopg.Cursor[Any], statement: str, lines: Sequence[str]) -> None:
+    """Copy lines of fields with a tab between and a line end behind."""
     # No field holds a tab or a line end (events refuse control characters, JSON escapes them), so that backslashes
     # are all there is to escape.
     with cursor.copy(statement) as copy:
