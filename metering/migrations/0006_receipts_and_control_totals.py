@@ -36,7 +36,7 @@ RECEIPTS_OF_THE_PAST = """
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('metering', '0004_assignments_only_end'),
+        ('metering', '0005_refused_for_a_foreign_source'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
