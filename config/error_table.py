@@ -1,8 +1,8 @@
 """Which HTTP status each named error is answered with. A test holds that none is missing.
 
 401: the key opens nothing. 403: asked by one who may not. 404: names something that is not there. 409: the state that
-was found forbids it; after a change it may succeed. 413: too much at once. 422: what was sent cannot be right, however
-often it is sent.
+was found forbids it; after a change it may succeed. 413: too much at once. 415: in a form that is not read. 422: what
+was sent cannot be right, however often it is sent.
 """
 
 from collections.abc import Mapping
@@ -117,7 +117,7 @@ _UNPROCESSABLE: tuple[type[CountinghouseError], ...] = (
     periods.TimeZoneUnknown,
 )
 _BY_STATUS: Mapping[HTTPStatus, tuple[type[CountinghouseError], ...]] = {
-    HTTPStatus.BAD_REQUEST: (metering.BodyNotJson, metering.BodyNotEvents),
+    HTTPStatus.BAD_REQUEST: (metering.BodyNotJson, metering.BodyNotEvents, metering.BodyNotGzip),
     HTTPStatus.UNAUTHORIZED: (
         accounts.ApiKeyRefused,
         accounts.ApiKeyMissing,
@@ -128,7 +128,8 @@ _BY_STATUS: Mapping[HTTPStatus, tuple[type[CountinghouseError], ...]] = {
     HTTPStatus.FORBIDDEN: _FORBIDDEN,
     HTTPStatus.NOT_FOUND: _NOT_FOUND,
     HTTPStatus.CONFLICT: _CONFLICT,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (metering.BodyTooLarge, metering.TooManyEvents),
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (metering.BodyTooLarge, metering.BodyTooComplex, metering.TooManyEvents),
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: (metering.BodyTypeUnknown, metering.BodyEncodingUnknown),
     HTTPStatus.UNPROCESSABLE_ENTITY: _UNPROCESSABLE,
 }
 

@@ -13,15 +13,14 @@ from accounts.access import Actor
 from accounts.api_keys import authenticate_api_key
 from accounts.models import ApiKey
 from accounts.request_context import current_request_id
-from metering.errors import BodyNotJson, BodyTooLarge
-from metering.events import decode_body
+from metering.bodies import decode_events, read_body
 from metering.ingestion import Door, IngestResult, ingest
 
 
 @csrf_exempt
 @require_POST
 def post_events(request: HttpRequest) -> HttpResponse:
-    """Take one CloudEvents object or an array; answers 200 with what became of each event.
+    """Take CloudEvents in any form that `metering.bodies` reads; answers 200 with what became of each event.
 
     A plain view and not one of REST framework's: at this rate each layer is felt. `config.errors` answers what is
     raised here.
@@ -33,7 +32,9 @@ def post_events(request: HttpRequest) -> HttpResponse:
         at=at,
     )
     result = ingest(
-        events=decode_body(_body(request)),
+        events=decode_events(
+            _body(request), content_type=request.headers.get("Content-Type", ""), headers=request.headers
+        ),
         door=Door.API,
         origin=current_request_id(),
         api_key_id=key.pk,
@@ -47,17 +48,13 @@ def post_events(request: HttpRequest) -> HttpResponse:
 
 def _body(request: HttpRequest) -> bytes:
     # Read from the stream: Django's own limit on `request.body` is meant for forms, and answers with a page.
-    limit = settings.INGEST_BODY_LIMIT_BYTES
     stream = request.META["wsgi.input"] if _is_of_unstated_length(request) else request
-    try:
-        body = bytes(stream.read(limit + 1))
-    except OSError as error:
-        msg = "The body broke off before its end."
-        raise BodyNotJson(msg) from error
-    if len(body) > limit:
-        msg = f"The body is larger than {limit:,} bytes; send fewer events at once."
-        raise BodyTooLarge(msg)
-    return body
+    return read_body(
+        read=stream.read,
+        stated_length=int(request.META.get("CONTENT_LENGTH") or 0),
+        encoding=request.headers.get("Content-Encoding", "").strip().lower(),
+        limit=settings.INGEST_BODY_LIMIT_BYTES,
+    )
 
 
 def _is_of_unstated_length(request: HttpRequest) -> bool:

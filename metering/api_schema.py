@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from metering.bodies import CONTENT_TYPES, MAX_VALUES
 from metering.events import MAX_DATA_BYTES, MAX_NAME_LENGTH
 from metering.ingestion import MAX_EVENTS
 
@@ -57,11 +58,23 @@ _OUTCOME = {
         },
     },
 }
+_FORMS = (
+    "One event, an array or JSON lines; plain JSON whose first line is a whole object, with more lines after it, is"
+    " read as JSON lines. With the headers `ce-specversion`, `ce-id`, `ce-source`, `ce-type`, `ce-time` and `ce-subject` the"
+    " request is one event in CloudEvents' binary mode, with the body as its data."
+)
+_ENCODING = {
+    "name": "Content-Encoding",
+    "in": "header",
+    "schema": {"type": "string", "enum": ["gzip", "identity"], "default": "identity"},
+    "description": "How the body is packed. The limit on its size holds for what is unpacked.",
+}
 _REFUSALS = {
-    "400": "The body is not JSON, or is no event and no array.",
+    "400": "The body is not JSON, is no event and no array, or is not the gzip that it says it is.",
     "401": "The API key is missing, unknown, expired or revoked.",
     "403": "The API key lacks the scope events:write, or its customer is deactivated.",
-    "413": f"The body is too large, or holds more than {MAX_EVENTS:,} events.",
+    "413": f"The body is too large, or holds more than {MAX_EVENTS:,} events or {MAX_VALUES:,} JSON values.",
+    "415": "The body is of a content type, a character set or an encoding that is not read.",
     "503": "The database does not answer; nothing was taken. Send the same request again after Retry-After.",
 }
 
@@ -73,14 +86,25 @@ def describe_events(result: dict[str, Any], **_: object) -> dict[str, Any]:
         "description": "What became of each event. Sending the same request again changes nothing.",
         "content": {"application/json": {"schema": _OUTCOME}},
     }
-    body = {"oneOf": [_EVENT, {"type": "array", "items": _EVENT, "maxItems": MAX_EVENTS}]}
+    array = {"type": "array", "items": _EVENT, "maxItems": MAX_EVENTS}
+    lines = {"type": "string", "description": f"One event a line, at most {MAX_EVENTS:,}; blank lines are nothing."}
+    bodies = dict.fromkeys(CONTENT_TYPES, lines) | {
+        "application/json": {"oneOf": [_EVENT, array]},
+        "application/cloudevents+json": _EVENT,
+        "application/cloudevents-batch+json": array,
+    }
     result["paths"]["/api/v1/events"] = {
         "post": {
             "operationId": "events_create",
             "summary": "Send usage events",
+            "description": _FORMS,
             "tags": ["usage"],
             "security": [{"apiKey": []}],
-            "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+            "parameters": [_ENCODING],
+            "requestBody": {
+                "required": True,
+                "content": {kind: {"schema": schema} for kind, schema in bodies.items()},
+            },
             "responses": {"200": accepted, **refusals},
         },
     }

@@ -23,6 +23,30 @@ class BodyTooLarge(CountinghouseError):
     code = "body_too_large"
 
 
+class BodyTypeUnknown(CountinghouseError):
+    """The body is of a content type, or in a character set, that this door does not read."""
+
+    code = "body_type_unknown"
+
+
+class BodyEncodingUnknown(CountinghouseError):
+    """The body is packed in a way that this door does not unpack."""
+
+    code = "body_encoding_unknown"
+
+
+class BodyNotGzip(CountinghouseError):
+    """The body says that it is gzip, and is not, or is damaged."""
+
+    code = "body_not_gzip"
+
+
+class BodyTooComplex(CountinghouseError):
+    """The body holds more values than this door takes at once."""
+
+    code = "body_too_complex"
+
+
 class TooManyEvents(CountinghouseError):
     """A batch holds more events than this door takes at once."""
 

@@ -8,8 +8,9 @@ sixth are cut off, never rounded, so that an event cannot move into the next per
 
 from __future__ import annotations
 
+import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -18,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from metering.errors import BodyNotEvents, BodyNotJson
+from metering.errors import BodyNotEvents, BodyNotJson, TooManyEvents
 
 MAX_DATA_BYTES = 65_536
 MAX_NAME_LENGTH = 200
@@ -71,22 +72,34 @@ class Malformed:
     payload: str
 
 
+class Unreadable(msgspec.Struct, gc=False):
+    """A part of what was sent that stands where an event should and cannot be read: its bytes, and why not."""
+
+    raw: bytes
+    detail: str
+
+
 class _EventMalformed(ValueError):
     pass
 
 
 def exact_number(text: str) -> Decimal | str:
     """Return a JSON number's exact value, or its text if it has more digits than a database could hold."""
+    if len(text) > _MAX_DIGITS:
+        return text
     try:
         number = Decimal(text)
     except InvalidOperation:
         return text
-    return number if len(text) <= _MAX_DIGITS and abs(number.adjusted()) <= _MAX_DIGITS else text
+    return number if abs(number.adjusted()) <= _MAX_DIGITS else text
 
+
+_NUMBER_TOO_LONG = "data: a number with more digits than can be read"
 
 _decode_envelopes = msgspec.json.Decoder(list[Envelope], float_hook=exact_number).decode
 _decode_envelope = msgspec.json.Decoder(Envelope, float_hook=exact_number).decode
 _decode_any = msgspec.json.Decoder(float_hook=exact_number).decode
+_decode_lines = msgspec.json.Decoder(Envelope, float_hook=exact_number).decode_lines
 _decode_raw = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _encode = msgspec.json.Encoder(decimal_format="number", order="sorted").encode
 _encode_as_is = msgspec.json.Encoder(decimal_format="number").encode
@@ -106,6 +119,48 @@ def decode_body(body: bytes) -> Sequence[object]:
         raise BodyNotJson(_sentence(error)) from error
 
 
+def decode_lines(body: bytes, *, limit: int) -> Sequence[object]:
+    """Return the events of JSON lines, as `read_events` takes them; blank lines are nothing.
+
+    A line that cannot be read costs no other line.
+
+    Raises: TooManyEvents above `limit` lines.
+    """
+    try:
+        events = _decode_lines(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        events = []
+    # An object that goes over several lines is none here, whether its neighbours are sound or not.
+    if events and len(events) == body.count(b"\n") + (not body.endswith(b"\n")):
+        return events
+    return [decode_line(line) for line in _lines(body, limit=limit)]
+
+
+def _lines(body: bytes, *, limit: int) -> Iterator[bytes]:
+    # Not split at once: of line ends alone there may be millions.
+    count = 0
+    for line in io.BytesIO(body):
+        if text := line.strip():
+            count += 1
+            if count > limit:
+                msg = f"More than {limit:,} events in one batch."
+                raise TooManyEvents(msg)
+            yield text
+
+
+def decode_line(line: bytes) -> object:
+    """Return what one line of JSON says, as `read_events` takes it: `Unreadable` where it is not JSON."""
+    try:
+        return _decode_any(line)
+    except msgspec.ValidationError:
+        return Unreadable(line, _NUMBER_TOO_LONG)
+    except RecursionError:
+        return Unreadable(line, "nests too deep")
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        whole = _without_half_pairs(line)
+        return decode_line(whole) if whole != line else Unreadable(line, f"not JSON: {error}")
+
+
 def _decode(body: bytes) -> Sequence[object]:
     first = body.lstrip(b" \t\r\n")[:1]
     try:
@@ -120,16 +175,13 @@ def _decode(body: bytes) -> Sequence[object]:
 
 
 def _decode_one_by_one(body: bytes, *, is_array: bool) -> list[object]:
-    """Decode so that one bad event does not take the others with it; a part that stays unreadable is kept as bytes."""
-    parts = [bytes(part) for part in _decode_raw(body)] if is_array else [body]
-    return [_decoded_part(part) for part in parts]
-
-
-def _decoded_part(part: bytes) -> object:
+    """Decode so that one bad event does not take the others with it."""
+    if is_array:
+        return [decode_line(bytes(part)) for part in _decode_raw(body)]
     try:
-        return _decode_any(part)
-    except msgspec.ValidationError:  # JSON, but with a number of more digits than Python reads
-        return part
+        return [_decode_any(body)]
+    except msgspec.ValidationError:
+        return [Unreadable(body, _NUMBER_TOO_LONG)]
 
 
 _ESCAPE = re.compile(
@@ -143,6 +195,8 @@ def _without_half_pairs(body: bytes) -> bytes:
 
     JSON's grammar allows it, no text can hold it: as with U+0000, the one event in which it stands is refused for it.
     """
+    if b"\\ud" not in body and b"\\uD" not in body:
+        return body
     return _ESCAPE.sub(lambda escape: rb"\u0000" if escape["half"] else escape[0], body)
 
 
@@ -278,7 +332,7 @@ def _refuse_control_characters(**attributes: str) -> None:
     """CloudEvents 1.0, section 3.1, forbids them in attributes."""
     for name, value in attributes.items():
         if _CONTROL_CHARACTER.search(value):
-            msg = f"{name}: holds a control character"
+            msg = f"{name}: holds a control character or half of a surrogate pair"
             raise _EventMalformed(msg)
 
 
@@ -300,8 +354,8 @@ def _malformed(index: int, item: object, detail: str) -> Malformed:
         source, event_id = item.get("source"), item.get("id")
     else:
         source, event_id = "", ""
-    if isinstance(item, bytes):
-        detail = "data: a number with more digits than can be read"
+    if isinstance(item, Unreadable):
+        detail = item.detail
     return Malformed(index, _shown(source), _shown(event_id), storable_text(detail), payload_text(item))
 
 
@@ -311,6 +365,8 @@ def _shown(value: object) -> str:
 
 def payload_text(item: object) -> str:
     """Return what was sent, as text that a database takes and cut to 8,192 characters."""
+    if isinstance(item, Unreadable):
+        item = item.raw
     if isinstance(item, bytes):
         text = item[:_PAYLOAD_LENGTH].decode(errors="replace")
     else:

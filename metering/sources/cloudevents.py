@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import BinaryIO
 
-import msgspec
-
-from metering.events import exact_number
+from metering.events import Unreadable, decode_line
 from metering.models import RefusedEvent
 from metering.sources.rows import UsageRow
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# As the API reads them, so that an event that comes through both doors is one event and no conflict.
-_decoder = msgspec.json.Decoder(float_hook=exact_number)
 
 
 def read_cloudevents(stream: BinaryIO) -> Iterator[UsageRow]:
     """Yield a row for each line that is not blank; a line that is no JSON object is refused, the rest goes on.
 
+    Each line is read as the API reads it, so that an event that comes through both doors is one event and no conflict.
     A byte-order mark, Windows line ends and a last line without an end are accepted. Numbers keep every digit as
     written: nothing passes through a float.
     """
@@ -30,12 +27,9 @@ def read_cloudevents(stream: BinaryIO) -> Iterator[UsageRow]:
 
 def _row(position: int, line: bytes) -> UsageRow:
     payload = line.decode("utf-8", errors="replace")
-    try:
-        event = _decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return _refused(position, payload, f"not JSON: {error}")
-    except RecursionError:
-        return _refused(position, payload, "nests too deep")
+    event = decode_line(line)
+    if isinstance(event, Unreadable):
+        return _refused(position, payload, event.detail)
     if not isinstance(event, dict):
         return _refused(position, payload, "not a JSON object")
     return UsageRow(position=position, event=event, payload=payload)

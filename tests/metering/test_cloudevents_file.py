@@ -41,3 +41,15 @@ def test_what_is_no_json_object_is_refused_with_its_line_and_the_rest_goes_on() 
         (4, "malformed"),
         (5, ""),
     ]
+
+
+def test_half_of_a_surrogate_pair_is_left_to_the_event_that_holds_it() -> None:
+    (row,) = rows_of(rb'{"id": "1", "data": {"note": "\ud800"}}')
+
+    assert (row.refusal, row.event) == ("", {"id": "1", "data": {"note": "\0"}})
+
+
+def test_a_number_too_long_to_read_is_said_to_be_one() -> None:
+    (row,) = rows_of(b'{"id": "1", "data": {"seconds": %s}}' % (b"9" * 6_000))
+
+    assert (row.refusal, row.detail) == ("malformed", "data: a number with more digits than can be read")
