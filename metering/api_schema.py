@@ -60,8 +60,8 @@ _OUTCOME = {
 }
 _FORMS = (
     "One event, an array or JSON lines; plain JSON whose first line is a whole object, with more lines after it, is"
-    " read as JSON lines. With the headers `ce-specversion`, `ce-id`, `ce-source`, `ce-type`, `ce-time` and `ce-subject` the"
-    " request is one event in CloudEvents' binary mode, with the body as its data."
+    " read as JSON lines. With the headers `ce-specversion`, `ce-id`, `ce-source`, `ce-type`, `ce-time`, `ce-subject`"
+    " the request is one event in CloudEvents' binary mode, with the body as its data."
 )
 _ENCODING = {
     "name": "Content-Encoding",
