@@ -27,6 +27,7 @@ _FORBIDDEN: tuple[type[CountinghouseError], ...] = (
     accounts.ApprovalOfOwnRequest,
     accounts.ApprovalOfAnother,
     accounts.OwnAccessUnchangeable,
+    metering.ControlTotalsForeign,
 )
 _NOT_FOUND: tuple[type[CountinghouseError], ...] = (
     accounts.CustomerUnknown,
@@ -35,6 +36,7 @@ _NOT_FOUND: tuple[type[CountinghouseError], ...] = (
     accounts.StaffUnknown,
     accounts.ApprovalKindUnknown,
     accounts.ApprovalUnknown,
+    metering.FindingUnknown,
     pricing.ProductUnknown,
     pricing.PriceBookUnknown,
     pricing.VersionUnknown,
@@ -95,6 +97,7 @@ _UNPROCESSABLE: tuple[type[CountinghouseError], ...] = (
     metering.AssignmentPeriodEmpty,
     metering.DiscardNeedsReason,
     metering.WindowNotOnTheHour,
+    metering.ControlTotalsInvalid,
     rows.UsageFileUnreadable,
     pricing.ProductInvalid,
     pricing.ProductTakesNoUsage,

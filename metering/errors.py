@@ -99,3 +99,21 @@ class WindowNotOnTheHour(CountinghouseError):
     """Usage is added up by hours of UTC, and this window starts or ends within one."""
 
     code = "window_not_on_the_hour"
+
+
+class ControlTotalsInvalid(CountinghouseError):
+    """A statement of what was sent contradicts itself, or names what is not there; none of them was kept."""
+
+    code = "control_totals_invalid"
+
+
+class ControlTotalsForeign(CountinghouseError):
+    """A key of one customer cannot say what a whole source sent."""
+
+    code = "control_totals_foreign"
+
+
+class FindingUnknown(CountinghouseError):
+    """There is no such gap, spike or difference any more: usage has come in since."""
+
+    code = "finding_unknown"

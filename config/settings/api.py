@@ -18,5 +18,6 @@ SPECTACULAR_SETTINGS = {
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "metering.api_schema.describe_events",
+        "metering.completeness_api.describe_control_totals",
     ],
 }
