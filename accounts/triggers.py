@@ -33,6 +33,16 @@ def refuse(
     )
 
 
+def require_on_insert(rule: str, sentence: str, *, holds: str) -> pgtrigger.Trigger:
+    """Return a row trigger that refuses a new row unless a condition holds: SQL on NEW, which may ask other tables."""
+    return pgtrigger.Trigger(
+        name=rule,
+        when=pgtrigger.Before,
+        operation=pgtrigger.Insert,
+        func=f"IF ({holds}) THEN RETURN NEW; END IF; {refusal(rule, sentence)}",
+    )
+
+
 def refuse_truncate(rule: str, sentence: str = "This table is never emptied.") -> pgtrigger.Trigger:
     """Return a trigger that refuses TRUNCATE, which row triggers never see."""
     return pgtrigger.Trigger(

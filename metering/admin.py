@@ -9,6 +9,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.contrib.postgres.forms import SimpleArrayField
 from django.db.models import Model
 from django.http import HttpRequest
 from django.utils import timezone
@@ -22,37 +23,70 @@ from metering import attribution, meters
 from metering.models import Meter, RefusedEvent, SubjectAssignment, UsageBatch
 
 
-@admin.register(Meter)
-class MeterAdmin(RecordAdmin):
-    """How events become quantities; what a meter counts is settled when it is defined."""
+class MeterForm(ReasonForm):
+    """What a meter is and, when it is defined, what its first version reads; later readings are further versions."""
 
-    view_permission = Permission.VIEW_USAGE
-    edit_permission = Permission.EDIT_METERS
-    list_display = ("name", "code", "event_type", "shown_counting", "unit", "is_active")
-    list_filter = (("aggregation", ChoicesDropdownFilter), "is_active")
-    search_fields = ("name", "code", "event_type")
-    fieldsets = (
-        (None, {"fields": (("name", "code"),)}),
-        (
-            "What it counts",
-            {"fields": (("event_type", "aggregation"), ("value_path", "unit"), "dimensions", "event_filter")},
-        ),
+    value_path = forms.CharField(
+        label="Name of the value in the event's data",
+        required=False,
+        widget=UnfoldAdminTextInputWidget,
+        help_text="Dots lead into nested objects. Left empty by a meter that counts events.",
+    )
+    conversion = forms.DecimalField(
+        label="Each value times",
+        initial=1,
+        widget=UnfoldAdminTextInputWidget,
+        help_text="An exact factor, such as 0.000000001 from bytes to gigabytes.",
+    )
+    dimensions = SimpleArrayField(
+        forms.CharField(max_length=80),
+        label="Dimensions",
+        required=False,
+        widget=UnfoldAdminTextInputWidget,
+        help_text="Names in the event's data that the meter keeps apart, with commas between.",
+    )
+    event_filter = forms.JSONField(
+        label="Only events whose data holds",
+        required=False,
+        widget=UnfoldAdminTextInputWidget,
+        help_text='Such as {"state": "running"}.',
     )
 
+    class Meta:
+        model = Meter
+        fields = ("name", "code", "event_type", "aggregation", "unit", "series_limit", "is_active")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.instance.pk is not None:
+            for name in ("value_path", "conversion", "dimensions", "event_filter"):
+                del self.fields[name]
+
+
+@admin.register(Meter)
+class MeterAdmin(RecordAdmin):
+    """How events become quantities."""
+
+    form = MeterForm
+    view_permission = Permission.VIEW_USAGE
+    edit_permission = Permission.EDIT_METERS
+    list_display = ("name", "code", "event_type", "aggregation", "unit", "is_active")
+    list_filter = (("aggregation", ChoicesDropdownFilter), "is_active")
+    search_fields = ("name", "code", "event_type")
+
     def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> list[Any]:
-        """Ask whether a meter still counts once it is there."""
-        fieldsets = super().get_fieldsets(request, obj)
-        return fieldsets if obj is None else [*fieldsets[:2], ("State", {"fields": ["is_active"]}), *fieldsets[2:]]
+        """Ask what the first version reads when the meter is defined, and later whether it still counts."""
+        counts: list[Any] = [("event_type", "aggregation"), "unit"]
+        if obj is None:
+            counts = [("event_type", "aggregation"), ("value_path", "unit"), "conversion", "dimensions", "event_filter"]
+        state: list[Any] = [] if obj is None else [("State", {"fields": ["series_limit", "is_active"]})]
+        why: list[Any] = [("Why", {"fields": ["reason"]})] if obj and self.has_change_permission(request, obj) else []
+        return [(None, {"fields": [("name", "code")]}), ("What it counts", {"fields": counts}), *state, *why]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
-        """Keep what a meter counts."""
+        """Keep what never changes."""
         del request
-        settled = ("code", "event_type", "aggregation", "value_path", "unit", "dimensions", "event_filter")
-        return () if obj is None else settled
-
-    @shown("Counts")
-    def shown_counting(self, meter: Meter) -> str:
-        return f"{meter.get_aggregation_display()}{f' ({meter.value_path})' if meter.value_path else ''}"
+        return () if obj is None else ("code", "event_type", "aggregation", "unit")
 
     def write(self, request: HttpRequest, form: forms.ModelForm[Any], *, obj: Model, change: bool) -> Model:
         assert isinstance(obj, Meter)
@@ -61,6 +95,7 @@ class MeterAdmin(RecordAdmin):
                 meter_id=obj.pk,
                 name=obj.name,
                 is_active=obj.is_active,
+                series_limit=obj.series_limit,
                 reason=form.cleaned_data["reason"],
                 actor=actor_of(request),
                 at=timezone.now(),
@@ -70,10 +105,11 @@ class MeterAdmin(RecordAdmin):
             name=obj.name,
             event_type=obj.event_type,
             aggregation=obj.aggregation,
-            value_path=obj.value_path,
-            event_filter=obj.event_filter,
+            value_path=form.cleaned_data["value_path"],
+            event_filter=form.cleaned_data["event_filter"],
+            conversion=form.cleaned_data["conversion"],
             unit=obj.unit,
-            dimensions=obj.dimensions,
+            dimensions=form.cleaned_data["dimensions"],
             actor=actor_of(request),
             at=timezone.now(),
         )

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from metering.events import Event
-from metering.models import QuarantinedEvent
+from metering.models import Meter, PartKind, QuarantinedEvent
 
 MAX_VALUE_DIGITS = 38
 MAX_DIMENSION_LENGTH = 200
+SLOT_MINUTES = 5
 
 # Sums of 38-digit values with up to 38 places, with room for any number of them. A sum that does not fit raises.
 EXACT = decimal.Context(
@@ -27,16 +28,32 @@ EXACT = decimal.Context(
 _ONE = Decimal(1)
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d{1,4})?", re.ASCII).fullmatch
 
+_CONTROL_CHARACTER = re.compile("[\x00-\x1f\x7f]")
+
 Reason = QuarantinedEvent.Reason
+Aggregation = Meter.Aggregation
+
+_KEEPS_PARTS = frozenset({Aggregation.UNIQUE, Aggregation.GAUGE, Aggregation.P95})
+
+
+class VersionRule(NamedTuple):
+    """What counting needs to know of a meter's version; `conversion` None leaves values as they are."""
+
+    id: int
+    valid_from: datetime
+    value_path: str
+    event_filter: dict[str, Any]
+    conversion: Decimal | None
+    dimensions: tuple[str, ...]
 
 
 class MeterRule(NamedTuple):
-    """What ingestion needs to know of a meter; without a value path it counts events."""
+    """What counting needs to know of a meter; its versions, the newest first."""
 
     id: int
-    value_path: str
-    event_filter: dict[str, Any]
-    dimensions: tuple[str, ...]
+    aggregation: str
+    series_limit: int
+    versions: list[VersionRule]
 
 
 class Ownership(NamedTuple):
@@ -48,11 +65,27 @@ class Ownership(NamedTuple):
 
 
 class SeriesKey(NamedTuple):
-    """A series before it has an id; dimension values in the order of the meter's dimensions, None where absent."""
+    """A series before it has an id; dimension values in the order of the version's dimensions, None where absent."""
 
     customer_id: int
     meter_id: int
+    version_id: int
     dimensions: tuple[str | None, ...]
+
+
+class Part(NamedTuple):
+    """The part of its hour that an event goes into, where a meter needs more than sums: see `models.UsagePart`."""
+
+    kind: PartKind
+    text: str
+
+
+class Contribution(NamedTuple):
+    """What an event adds to one series."""
+
+    series: SeriesKey
+    value: Decimal
+    part: Part | None
 
 
 class Problem(NamedTuple):
@@ -67,7 +100,7 @@ class Counted(msgspec.Struct, gc=False):
 
     event: Event
     customer_id: int
-    parts: list[tuple[SeriesKey, Decimal]]
+    parts: list[Contribution]
 
 
 class CountingRules(NamedTuple):
@@ -88,7 +121,11 @@ class CountingRules(NamedTuple):
         if customer_id is None:
             return Problem(Reason.UNKNOWN_SUBJECT, f"subject {event.subject!r}" if event.subject else "no subject")
         meters = self.meters.get(event.type, ())
-        parts = [_part(meter, event, customer_id) for meter in meters if _takes(meter, event)]
+        parts = [
+            _contribution(meter, version, event, customer_id)
+            for meter in meters
+            if (version := _version_at(meter, event.time)) is not None and _takes(version, event)
+        ]
         if not parts:
             detail = "no meter's filter takes it" if meters else f"type {event.type!r}"
             return Problem(Reason.UNKNOWN_TYPE, detail)
@@ -105,8 +142,17 @@ class CountingRules(NamedTuple):
         return None
 
 
-def _takes(meter: MeterRule, event: Event) -> bool:
-    return not meter.event_filter or all(_is(event.data.get(name), value) for name, value in meter.event_filter.items())
+def _version_at(meter: MeterRule, moment: datetime) -> VersionRule | None:
+    for version in meter.versions:
+        if moment >= version.valid_from:
+            return version
+    return None
+
+
+def _takes(version: VersionRule, event: Event) -> bool:
+    return not version.event_filter or all(
+        _is(named(event.data, name), value) for name, value in version.event_filter.items()
+    )
 
 
 def _is(found: object, wanted: object) -> bool:
@@ -114,15 +160,77 @@ def _is(found: object, wanted: object) -> bool:
     return found == wanted and isinstance(found, bool) == isinstance(wanted, bool)
 
 
-def _part(meter: MeterRule, event: Event, customer_id: int) -> tuple[SeriesKey, Decimal] | Problem:
-    value = exact_value(event.data.get(meter.value_path), name=meter.value_path) if meter.value_path else _ONE
-    if isinstance(value, Problem):
-        return value
+def named(data: Mapping[str, Any], name: str) -> object:
+    """Return what the data holds under a name; where there is no such name, dots lead into nested objects."""
+    found: Any = data.get(name)
+    if found is not None or "." not in name:
+        return found
+    found = data
+    for step in name.split("."):
+        if not isinstance(found, dict):
+            return None
+        found = found.get(step)
+    return found
+
+
+def contribution(
+    meter: MeterRule, version: VersionRule, event: Event, customer_id: int
+) -> Contribution | Problem | None:
+    """Return what the event adds to a series of the meter as this version reads it; None if its filter leaves it."""
+    return _contribution(meter, version, event, customer_id) if _takes(version, event) else None
+
+
+def _contribution(meter: MeterRule, version: VersionRule, event: Event, customer_id: int) -> Contribution | Problem:
+    found = named(event.data, version.value_path) if version.value_path else None
+    value: Decimal | Problem
+    part: Part | None = None
+    if meter.aggregation == Aggregation.UNIQUE:
+        seen = _seen_value(found, version.value_path)
+        if isinstance(seen, Problem):
+            return seen
+        value, part = _ONE, Part(PartKind.VALUE, seen)
+    else:
+        value = exact_value(found, name=version.value_path) if version.value_path else _ONE
+        if isinstance(value, Problem):
+            return value
+        if version.conversion is not None:
+            value = EXACT.multiply(value, version.conversion)
+        if meter.aggregation in _KEEPS_PARTS:
+            part = _part_of_hour(meter.aggregation, event, value)
     try:
-        dimensions = tuple([_dimension(event.data.get(name), name) for name in meter.dimensions])
+        dimensions = tuple([_dimension(named(event.data, name), name) for name in version.dimensions])
     except ValueError as error:
         return Problem(Reason.INVALID_VALUE, str(error))
-    return SeriesKey(customer_id, meter.id, dimensions), value
+    return Contribution(SeriesKey(customer_id, meter.id, version.id, dimensions), value, part)
+
+
+def _seen_value(found: object, name: str) -> str | Problem:
+    if found is None or found == "":
+        return Problem(Reason.MISSING_VALUE, f"{name!r} is missing")
+    try:
+        text = _dimension(found, name)
+    except ValueError as error:
+        return Problem(Reason.INVALID_VALUE, str(error))
+    assert text is not None
+    if _CONTROL_CHARACTER.search(text):
+        return Problem(Reason.INVALID_VALUE, f"{name!r} holds a control character")
+    return text
+
+
+def _part_of_hour(aggregation: str, event: Event, value: Decimal) -> Part:
+    minute = event.time.minute
+    if aggregation == Aggregation.P95:
+        return Part(PartKind.SLOT, f"{minute - minute % SLOT_MINUTES:02}")
+    microseconds = (minute * 60 + event.time.second) * 1_000_000 + event.time.microsecond
+    return Part(PartKind.READING, f"{microseconds:010} {plain(value)}")
+
+
+def plain(value: Decimal) -> str:
+    """Return a number in the one way of writing it: no exponent, no zeros at the end, no minus before zero."""
+    text = format(value, "f")
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
 
 
 def exact_value(value: object, *, name: str) -> Decimal | Problem:
@@ -137,12 +245,16 @@ def exact_value(value: object, *, name: str) -> Decimal | Problem:
         number = Decimal(value)
     else:
         return Problem(Reason.INVALID_VALUE, f"{name!r} is not a number but {type(value).__name__}")
-    _sign, digits, exponent = number.as_tuple()
-    # The exponent of a finite number is an int; the pattern and the JSON reader let nothing else through.
-    places = max(0, -int(exponent))
-    if max(len(digits) + int(exponent), 0) + places > MAX_VALUE_DIGITS:
+    if digits_of(number) > MAX_VALUE_DIGITS:
         return Problem(Reason.INVALID_VALUE, f"{name!r} has more than {MAX_VALUE_DIGITS} digits")
     return number
+
+
+def digits_of(number: Decimal) -> int:
+    """Return how many digits a finite number has when it is written without an exponent."""
+    _sign, digits, exponent = number.as_tuple()
+    # The exponent of a finite number is an int.
+    return max(len(digits) + int(exponent), 0) + max(0, -int(exponent))
 
 
 def _dimension(value: object, name: str) -> str | None:
@@ -151,7 +263,7 @@ def _dimension(value: object, name: str) -> str | None:
     elif isinstance(value, bool):
         text = "true" if value else "false"
     elif isinstance(value, int | Decimal):
-        text = format(value, "f") if isinstance(value, Decimal) else str(value)
+        text = _number_text(value)
     else:
         msg = f"dimension {name!r} is neither a text nor a number"
         raise ValueError(msg)
@@ -159,6 +271,12 @@ def _dimension(value: object, name: str) -> str | None:
         msg = f"dimension {name!r} is longer than {MAX_DIMENSION_LENGTH} characters"
         raise ValueError(msg)
     return text
+
+
+def _number_text(value: int | Decimal) -> str:
+    # As Postgres writes the number, which knows no minus before zero.
+    text = format(value, "f") if isinstance(value, Decimal) else str(value)
+    return text[1:] if value == 0 and text.startswith("-") else text
 
 
 class HourTotal(msgspec.Struct, gc=False):
@@ -172,20 +290,57 @@ class HourTotal(msgspec.Struct, gc=False):
     last_at: str
 
 
-def add_up(counted: Sequence[Counted]) -> dict[tuple[SeriesKey, str], HourTotal]:
-    """Return exact totals by series and hour; an hour is the first 13 characters of its moments in ISO 8601, UTC."""
-    totals: dict[tuple[SeriesKey, str], HourTotal] = {}
+HourKey = tuple[SeriesKey, str]
+
+
+class PartKey(NamedTuple):
+    """A part of one hour of one series."""
+
+    series: SeriesKey
+    hour: str
+    part: Part
+
+
+class PartTotal(msgspec.Struct, gc=False):
+    """What a batch adds to one part of an hour."""
+
+    sum: Decimal
+    count: int
+
+
+class Totals(NamedTuple):
+    """What a batch adds up to; an hour is the first 13 characters of its moments in ISO 8601, UTC."""
+
+    hours: dict[HourKey, HourTotal]
+    parts: dict[PartKey, PartTotal]
+
+
+def add_up(counted: Sequence[Counted]) -> Totals:
+    """Return exact totals by series and hour, and by part of the hour where a meter needs that."""
+    totals: dict[HourKey, HourTotal] = {}
+    parts: dict[PartKey, PartTotal] = {}
     with decimal.localcontext(EXACT):
         for item in counted:
             moment = item.event.time_text
             hour = moment[:13]
-            for key, value in item.parts:
+            for key, value, part in item.parts:
                 total = totals.get((key, hour))
                 if total is None:
                     totals[key, hour] = HourTotal(value, 1, value, value, value, moment)
                 else:
                     _add(total, value, moment)
-    return totals
+                if part is not None:
+                    _add_part(parts, PartKey(key, hour, part), value)
+    return Totals(totals, parts)
+
+
+def _add_part(parts: dict[PartKey, PartTotal], key: PartKey, value: Decimal) -> None:
+    total = parts.get(key)
+    if total is None:
+        parts[key] = PartTotal(value, 1)
+    else:
+        total.sum += value
+        total.count += 1
 
 
 def _add(total: HourTotal, value: Decimal, moment: str) -> None:

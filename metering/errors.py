@@ -65,6 +65,18 @@ class MeterInvalid(CountinghouseError):
     code = "meter_invalid"
 
 
+class MeterUnknown(CountinghouseError):
+    """There is no such meter."""
+
+    code = "meter_unknown"
+
+
+class MeterVersionTooEarly(CountinghouseError):
+    """A version begins after the one before it, and far enough ahead that no event from then on was counted yet."""
+
+    code = "meter_version_too_early"
+
+
 class SubjectNameInvalid(CountinghouseError):
     """A subject's name is one to 200 printable characters."""
 

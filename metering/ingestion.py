@@ -1,7 +1,7 @@
 """Takes usage in: every event counted once, in one transaction with its identity and the change to the totals.
 
 The order of locks is the same for all senders: a month's partition, identities by key, quarantined events by key,
-series, refusals. So parallel senders of the same events wait for one another and never in a ring.
+the limits of series, series, refusals. So parallel senders of the same events wait for one another and never in a ring.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import MINYEAR, UTC, date, datetime, timedelta
+from typing import NamedTuple
 
 import msgspec
 import psycopg
@@ -17,7 +18,7 @@ from django.db import connection, transaction
 
 from accounts.access import Actor, Permission
 from metering import attribution, meters, receipts, refusals, series, storage
-from metering.counting import Counted, CountingRules, Problem, Reason
+from metering.counting import Counted, CountingRules, Problem, Reason, SeriesKey
 from metering.errors import TooManyEvents
 from metering.events import Event, Malformed, payload_text, read_events
 from metering.models import RefusedEvent, UsageBatch
@@ -76,11 +77,10 @@ def ingest(
     """Accept a batch of CloudEvents (decoded JSON objects) and say what became of each.
 
     Once the transaction has committed, each accepted event is counted, and sending it again changes nothing. Events
-    that cannot be counted yet go to quarantine. What is no event, contradicts an event already known, or names a
-    subject that is not `customer_id`'s or a source other than `source` (where these are given) is refused and listed.
-
-    `contradictions` maps positions in the batch to what is wrong with a record that contradicts itself: such an event
-    goes to quarantine. `positions` gives each event's position in its file. `at` is when the batch came in.
+    that cannot be counted yet go to quarantine. What is no event, contradicts one already known, or names a subject
+    that is not `customer_id`'s or a source other than `source` (where given) is refused and listed. `contradictions`
+    maps positions to what is wrong with a record that contradicts itself: it goes to quarantine. `positions` are those
+    in a file. `at` is when the batch came in.
 
     Raises: PermissionMissing, TooManyEvents.
     """
@@ -103,9 +103,11 @@ def ingest(
             source=source,
         )
         _take_identities(cursor, batch, at=at)
-        counted = [item for item in batch.judged.values() if isinstance(item, Counted)]
+        admitted = admit(cursor, [item for item in batch.judged.values() if isinstance(item, Counted)])
+        counted = admitted.counted
         problems = [item for item in batch.judged.values() if not isinstance(item, Counted)]
-        store_counted(cursor, counted=counted, batch_id=batch_id)
+        problems += [(item.event, problem) for item, problem in admitted.problems]
+        store_counted(cursor, admitted=admitted, batch_id=batch_id)
         storage.insert_quarantined(cursor, problems=problems, batch_id=batch_id, at=at)
         receipts.append(cursor, counted=counted, problems=problems, batch_id=batch_id)
         rejected = _record_refused(batch, events, batch_id=batch_id, positions=positions, at=at)
@@ -153,12 +155,35 @@ def acceptable_months(moments: Iterable[str], *, at: datetime) -> list[date]:
     return [date.fromisoformat(f"{month}-01") for month in sorted(months) if first <= month <= last]
 
 
-def store_counted(cursor: psycopg.Cursor, *, counted: Sequence[Counted], batch_id: int) -> None:
+class Admitted(NamedTuple):
+    """Events whose series are there, with the ids of these, and those that would take one too many."""
+
+    counted: Sequence[Counted]
+    series_ids: Mapping[SeriesKey, int]
+    problems: Sequence[tuple[Counted, Problem]]
+
+
+def admit(cursor: psycopg.Cursor, counted: Sequence[Counted]) -> Admitted:
+    """Name the series of these events, and sort out events for which a customer would have too many of them."""
+    if not counted:
+        return Admitted((), {}, ())
+    named = series.ids_of(cursor, {part.series for item in counted for part in item.parts})
+    if not named.over_limit:
+        return Admitted(counted, named.ids, ())
+    problems = []
+    for item in counted:
+        details = [named.over_limit[part.series] for part in item.parts if part.series in named.over_limit]
+        if details:
+            problems.append((item, Problem(Reason.TOO_MANY_SERIES, details[0])))
+    left_out = {id(item) for item, _ in problems}
+    return Admitted([item for item in counted if id(item) not in left_out], named.ids, problems)
+
+
+def store_counted(cursor: psycopg.Cursor, *, admitted: Admitted, batch_id: int) -> None:
     """Write events and what they add to the totals; the identities must be this transaction's own."""
-    if counted:
-        ids = series.ids_of(cursor, {key for item in counted for key, _ in item.parts})
-        storage.copy_events(cursor, counted=counted, series_ids=ids, batch_id=batch_id)
-        storage.copy_deltas(cursor, counted=counted, series_ids=ids, batch_id=batch_id)
+    if admitted.counted:
+        storage.copy_events(cursor, counted=admitted.counted, series_ids=admitted.series_ids, batch_id=batch_id)
+        storage.copy_deltas(cursor, counted=admitted.counted, series_ids=admitted.series_ids, batch_id=batch_id)
 
 
 def _sort(

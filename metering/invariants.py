@@ -32,29 +32,70 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         name="metering.totals_are_those_of_the_events",
-        statement="The hours and deltas of every series hold exactly the sum and the count of its accepted events.",
+        statement="The hours and deltas of every series hold exactly what its accepted events, as amended, add up to.",
         sql="""
             WITH counted AS (
-                SELECT event.customer_id, series_id, date_trunc('hour', event.time, 'UTC') AS hour, count(*) AS count,
-                       sum(CASE WHEN meter.aggregation = 'count' THEN 1
-                                ELSE (event.data ->> meter.value_path)::numeric END) AS sum
-                FROM usage_event AS event
-                CROSS JOIN LATERAL unnest(event.series_ids) AS series_id
-                JOIN usage_series AS series ON series.id = series_id AND series.customer_id = event.customer_id
-                JOIN metering_meter AS meter ON meter.id = series.meter_id
-                GROUP BY event.customer_id, series_id, hour
+                SELECT customer_id, series_id, hour, count(*) AS count, sum(value) AS sum, min(value) AS min,
+                       max(value) AS max, (array_agg(value ORDER BY time DESC, value DESC))[1] AS last
+                FROM usage_contribution GROUP BY customer_id, series_id, hour
             ), kept AS (
-                SELECT customer_id, series_id, hour, sum(count)::bigint AS count, sum(sum) AS sum
+                SELECT customer_id, series_id, hour, sum(count)::bigint AS count, sum(sum) AS sum, min(min) AS min,
+                       max(max) AS max, (array_agg(last ORDER BY last_at DESC, last DESC))[1] AS last
                 FROM (
-                    SELECT customer_id, series_id, hour, count, sum FROM usage_hour
+                    SELECT customer_id, series_id, hour, count, sum, min, max, last, last_at FROM usage_hour
+                    WHERE count <> 0 OR sum <> 0
                     UNION ALL
-                    SELECT customer_id, series_id, hour, count, sum FROM usage_delta
+                    SELECT customer_id, series_id, hour, count, sum, min, max, last, last_at FROM usage_delta
                 ) AS part
                 GROUP BY customer_id, series_id, hour
             )
             SELECT customer_id, series_id, hour, counted.count, kept.count, counted.sum, kept.sum
             FROM counted FULL JOIN kept USING (customer_id, series_id, hour)
+            WHERE (counted.count, counted.sum, counted.min, counted.max, counted.last)
+               IS DISTINCT FROM (kept.count, kept.sum, kept.min, kept.max, kept.last)
+        """,
+    ),
+    Rule(
+        name="metering.parts_are_those_of_the_events",
+        statement="The parts of every hour and their deltas hold exactly what its events, as amended, add up to.",
+        sql="""
+            WITH counted AS (
+                SELECT customer_id, series_id, hour, part, count(*) AS count, sum(value) AS sum
+                FROM usage_contribution WHERE part IS NOT NULL GROUP BY customer_id, series_id, hour, part
+            ), kept AS (
+                SELECT customer_id, series_id, hour, part, sum(count)::bigint AS count, sum(sum) AS sum
+                FROM (
+                    SELECT customer_id, series_id, hour, part, count, sum FROM usage_part WHERE count <> 0 OR sum <> 0
+                    UNION ALL
+                    SELECT customer_id, series_id, hour, part, count, sum FROM usage_part_delta
+                ) AS each
+                GROUP BY customer_id, series_id, hour, part
+            )
+            SELECT customer_id, series_id, hour, part, counted.count, kept.count, counted.sum, kept.sum
+            FROM counted FULL JOIN kept USING (customer_id, series_id, hour, part)
             WHERE counted.count IS DISTINCT FROM kept.count OR counted.sum IS DISTINCT FROM kept.sum
+        """,
+    ),
+    Rule(
+        name="metering.levels_are_those_of_the_parts",
+        statement="The level of every hour of a gauge is what its folded readings make it.",
+        sql="""
+            WITH reading AS (
+                SELECT customer_id, series_id, hour, left(part, 10)::bigint AS after,
+                       max(substr(part, 12)::numeric) AS level
+                FROM usage_part WHERE kind = 'r' AND count > 0 GROUP BY customer_id, series_id, hour, after
+            ), span AS (
+                SELECT *, lead(after, 1, 3600000000) OVER (
+                    PARTITION BY customer_id, series_id, hour ORDER BY after
+                ) AS until FROM reading
+            ), made AS (
+                SELECT customer_id, series_id, hour, sum(level * (until - after)) AS area,
+                       (array_agg(level ORDER BY after DESC))[1] AS last
+                FROM span GROUP BY customer_id, series_id, hour
+            )
+            SELECT customer_id, series_id, hour, made.area, kept.area
+            FROM made FULL JOIN usage_level AS kept USING (customer_id, series_id, hour)
+            WHERE (made.area, made.last) IS DISTINCT FROM (kept.area, kept.last)
         """,
     ),
     Rule(
@@ -72,14 +113,21 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         name="metering.batch_holds_the_events_it_accepted",
-        statement="Every batch has as many events as it says it accepted, the earliest at the time it says.",
+        statement="Every batch has as many events, and amends as many, as it says, the earliest at the time it says.",
         sql="""
-            SELECT coalesce(batch.id, event.batch_id), batch.accepted, event.events FROM metering_usagebatch AS batch
-            FULL JOIN (
-                SELECT batch_id, count(*) AS events, min(time) AS earliest_at FROM usage_event GROUP BY batch_id
-            ) AS event ON event.batch_id = batch.id
-            WHERE coalesce(batch.accepted, -1) <> coalesce(event.events, 0)
-               OR batch.earliest_at IS DISTINCT FROM event.earliest_at
+            WITH fact AS (
+                SELECT batch_id, time, 1 AS accepted, NULL::uuid AS amended FROM usage_event
+                UNION ALL
+                SELECT batch_id, time, 0, key FROM usage_amendment
+            ), made AS (
+                SELECT batch_id, sum(accepted) AS accepted, count(DISTINCT amended) AS amended,
+                       min(time) AS earliest_at FROM fact GROUP BY batch_id
+            )
+            SELECT coalesce(batch.id, made.batch_id), batch.accepted, made.accepted, batch.amended, made.amended
+            FROM metering_usagebatch AS batch FULL JOIN made ON made.batch_id = batch.id
+            WHERE coalesce(batch.accepted, -1) <> coalesce(made.accepted, 0)
+               OR coalesce(batch.amended, -1) <> coalesce(made.amended, 0)
+               OR batch.earliest_at IS DISTINCT FROM made.earliest_at
         """,
     ),
     Rule(

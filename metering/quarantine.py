@@ -17,7 +17,7 @@ from metering import receipts, storage
 from metering.counting import Counted, Problem
 from metering.errors import DiscardNeedsReason
 from metering.events import Event, exact_number
-from metering.ingestion import MAX_EVENTS, acceptable_months, counting_rules, store_counted
+from metering.ingestion import MAX_EVENTS, acceptable_months, admit, counting_rules, store_counted
 from metering.models import QuarantinedEvent, UsageBatch
 
 Status = QuarantinedEvent.Status
@@ -128,14 +128,16 @@ def _count(
         events = _as_sent(cursor, waiting)
         rules = counting_rules(cursor, events=events, at=at)
         judged = [(record, rules.judge(event)) for record, event in zip(waiting, events, strict=True)]
-        counted = [item for _, item in judged if isinstance(item, Counted)]
-        if counted:
-            store_counted(cursor, counted=counted, batch_id=batch_id)
-            receipts.append(cursor, counted=counted, problems=(), batch_id=batch_id)
-            _insert_batch(cursor, counted, batch_id=batch_id, actor=actor, at=at)
+        admitted = admit(cursor, [item for _, item in judged if isinstance(item, Counted)])
+        if admitted.counted:
+            store_counted(cursor, admitted=admitted, batch_id=batch_id)
+            receipts.append(cursor, counted=admitted.counted, problems=(), batch_id=batch_id)
+            _insert_batch(cursor, admitted.counted, batch_id=batch_id, actor=actor, at=at)
+    problems = {record.pk: item for record, item in judged if isinstance(item, Problem)}
+    problems |= {waiting[item.event.index].pk: problem for item, problem in admitted.problems}
     return (
-        [record for record, item in judged if isinstance(item, Counted)],
-        [(record, item) for record, item in judged if isinstance(item, Problem)],
+        [record for record in waiting if record.pk not in problems],
+        [(record, problems[record.pk]) for record in waiting if record.pk in problems],
     )
 
 

@@ -60,10 +60,10 @@ def _lines_of(counted: Sequence[Counted]) -> Iterator[_Line]:
     for item in counted:
         event, parts = item.event, item.parts
         source, kind, hour = event.source, event.type, event.time_text[:13]
-        series, value = parts[0]
+        series, value, _ = parts[0]
         first[source, kind, series.meter_id, hour].append(value)
         if len(parts) > 1:
-            for series, value in parts[1:]:
+            for series, value, _ in parts[1:]:
                 further[source, kind, series.meter_id, hour].append(value)
     yield from _lines_of_events(first)
     with decimal.localcontext(EXACT):

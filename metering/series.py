@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import psycopg
@@ -19,16 +20,38 @@ _KNOWN_AT_MOST = 500_000
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
-def ids_of(cursor: psycopg.Cursor[Any], keys: Iterable[SeriesKey]) -> Mapping[SeriesKey, int]:
+class NamedSeries(NamedTuple):
+    """The ids of series, and those that there shall not be, because their customer has as many as the meter allows."""
+
+    ids: Mapping[SeriesKey, int]
+    over_limit: Mapping[SeriesKey, str]
+
+
+class _Row(NamedTuple):
+    """A series as the table's unique key has it."""
+
+    customer_id: int
+    meter_id: int
+    dimensions_key: str
+
+
+class _Version(NamedTuple):
+    meter_id: int
+    meter_code: str
+    series_limit: int
+    dimensions: list[str]
+
+
+def ids_of(cursor: psycopg.Cursor[Any], keys: Iterable[SeriesKey]) -> NamedSeries:
     """Return the id of each series, making those that are new; costs no query when all are known."""
     known = _known
-    ids = {key: known.get(key) for key in keys}
-    missing = [key for key, series_id in ids.items() if series_id is None]
+    ids = {key: series_id for key in keys if (series_id := known.get(key)) is not None}
+    missing = [key for key in keys if key not in ids]
     if not missing:
-        return ids  # type: ignore[return-value]  # none is None
+        return NamedSeries(ids, {})
     found = _find_or_make(cursor, missing)
-    transaction.on_commit(lambda: _remember(found))
-    return {**ids, **found}  # type: ignore[dict-item]  # every None is replaced
+    transaction.on_commit(lambda: _remember(found.ids))
+    return NamedSeries({**ids, **found.ids}, found.over_limit)
 
 
 def _remember(found: Mapping[SeriesKey, int]) -> None:
@@ -37,27 +60,77 @@ def _remember(found: Mapping[SeriesKey, int]) -> None:
     _known.update(found)
 
 
-def _find_or_make(cursor: psycopg.Cursor[Any], keys: list[SeriesKey]) -> dict[SeriesKey, int]:
-    cursor.execute(
-        "SELECT id, dimensions FROM metering_meter WHERE id = ANY(%s)",
-        [sorted({key.meter_id for key in keys})],
-    )
-    names = dict(cursor.fetchall())
-    wanted = {}
+def _find_or_make(cursor: psycopg.Cursor[Any], keys: list[SeriesKey]) -> NamedSeries:
+    versions = _versions(cursor, {key.version_id for key in keys})
+    rows: dict[SeriesKey, _Row] = {}
+    texts: dict[_Row, str] = {}
     for key in keys:
-        dimensions = {
-            name: value for name, value in zip(names[key.meter_id], key.dimensions, strict=True) if value is not None
-        }
-        text = _encode(dimensions)
-        wanted[key.customer_id, key.meter_id, blake2b(text, digest_size=16).hexdigest()] = (key, text.decode())
-    ids = _select(cursor, wanted)
-    if missing := sorted(wanted.keys() - ids.keys()):
-        _insert(cursor, {row: wanted[row][1] for row in missing})
-        ids |= _select(cursor, missing)
-    return {wanted[row][0]: series_id for row, series_id in ids.items()}
+        version = versions[key.version_id]
+        named = zip(version.dimensions, key.dimensions, strict=True)
+        text = _encode({name: value for name, value in named if value is not None})
+        row = _Row(key.customer_id, version.meter_id, blake2b(text, digest_size=16).hexdigest())
+        rows[key] = row
+        texts[row] = text.decode()
+    ids = _select(cursor, texts)
+    missing = texts.keys() - ids.keys()
+    over_limit: dict[_Row, str] = {}
+    if missing:
+        over_limit = _over_limit(cursor, missing, {each.meter_id: each for each in versions.values()})
+        if wanted := sorted(missing - over_limit.keys()):
+            _insert(cursor, {row: texts[row] for row in wanted})
+            ids |= _select(cursor, wanted)
+    # Somebody else may have made a series since it was found to be one too many.
+    return NamedSeries(
+        {key: ids[row] for key, row in rows.items() if row in ids},
+        {key: over_limit[row] for key, row in rows.items() if row not in ids},
+    )
 
 
-_Row = tuple[int, int, str]
+def _versions(cursor: psycopg.Cursor[Any], version_ids: Iterable[int]) -> dict[int, _Version]:
+    cursor.execute(
+        """
+        SELECT version.id, meter.id, meter.code, meter.series_limit, version.dimensions
+        FROM metering_meterversion AS version JOIN metering_meter AS meter ON meter.id = version.meter_id
+        WHERE version.id = ANY(%s)
+        """,
+        [sorted(version_ids)],
+    )
+    return {version_id: _Version(*version) for version_id, *version in cursor}
+
+
+def _over_limit(
+    cursor: psycopg.Cursor[Any], missing: Iterable[_Row], meters: Mapping[int, _Version]
+) -> dict[_Row, str]:
+    """Return which of the new series are too many, and why; until the transaction ends nobody else adds to theirs."""
+    wanted: defaultdict[tuple[int, int], list[_Row]] = defaultdict(list)
+    for row in sorted(missing):
+        wanted[row.customer_id, row.meter_id].append(row)
+    # In order, so that two senders never wait for each other in a ring.
+    customers, meter_ids = [list(ids) for ids in zip(*wanted, strict=True)]
+    cursor.execute(
+        """
+        SELECT pg_advisory_xact_lock(hashtextextended('metering.series ' || customer_id || ' ' || meter_id, 0))
+        FROM unnest(%s::bigint[], %s::bigint[]) AS wanted(customer_id, meter_id)
+        """,
+        [customers, meter_ids],
+    )
+    cursor.execute(
+        """
+        SELECT wanted.customer_id, wanted.meter_id, (
+            SELECT count(*) FROM usage_series AS series
+            WHERE series.customer_id = wanted.customer_id AND series.meter_id = wanted.meter_id
+        )
+        FROM unnest(%s::bigint[], %s::bigint[]) AS wanted(customer_id, meter_id)
+        """,
+        [customers, meter_ids],
+    )
+    over: dict[_Row, str] = {}
+    for customer_id, meter_id, count in cursor:
+        meter = meters[meter_id]
+        detail = f"meter {meter.meter_code} allows a customer {meter.series_limit:,} series"
+        room = max(meter.series_limit - count, 0)
+        over |= dict.fromkeys(wanted[customer_id, meter_id][room:], detail)
+    return over
 
 
 def _select(cursor: psycopg.Cursor[Any], rows: Iterable[_Row]) -> dict[_Row, int]:
@@ -70,7 +143,7 @@ def _select(cursor: psycopg.Cursor[Any], rows: Iterable[_Row]) -> dict[_Row, int
         """,
         [list(customers), list(meters), list(keys)],
     )
-    return {(customer_id, meter_id, key.hex): series_id for customer_id, meter_id, key, series_id in cursor}
+    return {_Row(customer_id, meter_id, key.hex): series_id for customer_id, meter_id, key, series_id in cursor}
 
 
 def _insert(cursor: psycopg.Cursor[Any], rows: Mapping[_Row, str]) -> None:

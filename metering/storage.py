@@ -22,6 +22,9 @@ _COPY_EVENTS = """
 _COPY_DELTAS = """
     COPY usage_delta (customer_id, series_id, hour, sum, count, min, max, last, last_at, batch_id) FROM STDIN
 """
+_COPY_PART_DELTAS = """
+    COPY usage_part_delta (customer_id, series_id, hour, kind, part, sum, count, batch_id) FROM STDIN
+"""
 
 
 @contextmanager
@@ -116,7 +119,7 @@ def copy_events(
     lines = []
     for item in counted:
         event = item.event
-        ids = ",".join([str(series_ids[key]) for key, _ in item.parts])
+        ids = ",".join([str(series_ids[part.series]) for part in item.parts])
         lines.append(
             f"{item.customer_id}\t{event.time_text}\t{event.key}\t{batch_id}\t{event.source}\t{event.event_id}"
             f"\t{event.type}\t{event.subject}\t{event.data_text}\t{{{ids}}}\n",
@@ -131,13 +134,21 @@ def copy_deltas(
     series_ids: Mapping[SeriesKey, int],
     batch_id: int,
 ) -> None:
-    """Write what the events add to each hour of each series."""
+    """Write what the events add to each hour of each series, and to its parts where the meter keeps them."""
+    totals = add_up(counted)
     lines = [
         f"{key.customer_id}\t{series_ids[key]}\t{hour}:00:00+00\t{total.sum}\t{total.count}\t{total.min}\t{total.max}"
         f"\t{total.last}\t{total.last_at}\t{batch_id}\n"
-        for (key, hour), total in add_up(counted).items()
+        for (key, hour), total in totals.hours.items()
     ]
     copy_lines(cursor, _COPY_DELTAS, lines)
+    if totals.parts:
+        lines = [
+            f"{key.customer_id}\t{series_ids[key]}\t{hour}:00:00+00\t{part.kind}\t{part.text}\t{total.sum}"
+            f"\t{total.count}\t{batch_id}\n"
+            for (key, hour, part), total in totals.parts.items()
+        ]
+        copy_lines(cursor, _COPY_PART_DELTAS, lines)
 
 
 def insert_quarantined(
@@ -192,6 +203,7 @@ class NewBatch(NamedTuple):
     quarantined: int
     rejected: int
     earliest_at: datetime | None
+    amended: int = 0
 
 
 def insert_batch(cursor: psycopg.Cursor[Any], *, batch: NewBatch) -> None:
@@ -200,8 +212,8 @@ def insert_batch(cursor: psycopg.Cursor[Any], *, batch: NewBatch) -> None:
         """
         INSERT INTO metering_usagebatch
             (id, door, origin, api_key_id, actor_label, received_at,
-             accepted, duplicates, quarantined, rejected, earliest_at)
-        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+             accepted, duplicates, quarantined, rejected, earliest_at, amended)
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
         """,
         batch,
     )
@@ -209,8 +221,8 @@ def insert_batch(cursor: psycopg.Cursor[Any], *, batch: NewBatch) -> None:
 
 def copy_lines(cursor: psycopg.Cursor[Any], statement: str, lines: Sequence[str]) -> None:
     """Copy lines of fields with a tab between and a line end behind."""
-    # No field holds a tab or a line end (events refuse control characters, JSON escapes them), so that backslashes
-    # are all there is to escape.
+    # No field holds a tab or a line end (events and values that are told apart refuse control characters, JSON escapes
+    # them), so that backslashes are all there is to escape.
     with cursor.copy(statement) as copy:
         copy.write("".join(lines).replace("\\", "\\\\"))
 

@@ -13,6 +13,7 @@ from accounts import audit, history
 from accounts.access import Actor, Permission
 from accounts.constraints import named
 from accounts.validation import require_reason
+from metering.meters import dimensions_of
 from metering.models import Meter
 from pricing.errors import ProductCodeTaken, ProductInvalid, ProductUnknown, ProductUsageFrozen
 from pricing.models import Product
@@ -127,13 +128,14 @@ def add_products(*, products: Sequence[ProductTerms], actor: Actor, at: datetime
 def _require_dimensions(products: Sequence[ProductTerms]) -> None:
     """A filter on something that the meter does not keep would never find any usage."""
     meters = Meter.objects.in_bulk({terms.meter_id for terms in products if terms.meter_id is not None})
+    dimensions = dimensions_of(list(meters))
     for terms in products:
         if terms.meter_id is None:
             continue
         meter = meters.get(terms.meter_id)
         if meter is None:
             raise ProductInvalid(f"{terms.code}: there is no such meter.")
-        unknown = sorted(terms.dimension_filter.keys() - set(meter.dimensions))
+        unknown = sorted(terms.dimension_filter.keys() - dimensions[meter.pk])
         if unknown:
             raise ProductInvalid(f"{terms.code}: the meter {meter.code!r} has no dimension {unknown[0]!r}.")
 

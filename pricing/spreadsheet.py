@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 from django.db import transaction
 
 from accounts.access import Actor, Permission
+from metering.meters import dimensions_of
 from metering.models import Meter
 from pricing import price_books, products
 from pricing.csv_tables import Columns, Row, read_table, write_table
@@ -220,6 +221,7 @@ def read_product_file(content: str | bytes) -> list[tuple[Row, ProductTerms]]:
     table = read_table(content, PRODUCT_COLUMNS)
     problems = table.problems
     meters = {meter.code: meter for meter in Meter.objects.all()}
+    dimensions = dimensions_of([meter.pk for meter in meters.values()])
     found: dict[str, tuple[Row, ProductTerms]] = {}
     if not table.rows and not problems:
         problems.append(FileProblem(1, "", "there are no products in this file"))
@@ -229,7 +231,7 @@ def read_product_file(content: str | bytes) -> list[tuple[Row, ProductTerms]]:
             problems.append(FileProblem(row.line, "sku", f"{row['sku']!r} stands in line {line} already"))
             continue
         try:
-            found[row["sku"]] = (row, _product_terms(row, meters))
+            found[row["sku"]] = (row, _product_terms(row, meters, dimensions))
         except _CellInvalid as error:
             problems.append(FileProblem(row.line, error.column, error.reason))
         except ProductInvalid as error:
@@ -245,7 +247,7 @@ class _CellInvalid(Exception):
         self.column, self.reason = column, reason
 
 
-def _product_terms(row: Row, meters: Mapping[str, Meter]) -> ProductTerms:
+def _product_terms(row: Row, meters: Mapping[str, Meter], dimensions: Mapping[int, Collection[str]]) -> ProductTerms:
     meter = meters.get(row["meter"])
     if row["meter"] and meter is None:
         raise _CellInvalid("meter", f"there is no meter {row['meter']!r}")
@@ -255,7 +257,7 @@ def _product_terms(row: Row, meters: Mapping[str, Meter]) -> ProductTerms:
         raise _CellInvalid("filter", f"is not a JSON object: {error}"[:200]) from None
     if not isinstance(dimension_filter, dict):
         raise _CellInvalid("filter", "is not a JSON object")
-    unknown = sorted(dimension_filter.keys() - set(meter.dimensions if meter else ()))
+    unknown = sorted(dimension_filter.keys() - set(dimensions[meter.pk] if meter else ()))
     if unknown:
         raise _CellInvalid("filter", f"the meter {row['meter']!r} has no dimension {unknown[0]!r}")
     terms = ProductTerms(

@@ -7,10 +7,12 @@ from datetime import UTC, date, datetime
 from itertools import count
 
 from django.db import connection
+from django.utils import timezone
 
 from accounts import approvals
 from accounts.access import Actor, Role
 from accounts.models import ApprovalRequest, Customer
+from metering.meters import define_meter
 from metering.models import Meter
 from pricing import contracts, price_books, publication
 from pricing.models import Contract, PriceBook, PriceBookVersion, Product
@@ -26,14 +28,16 @@ SYSTEM = Actor.system("tests")
 def meter(*, code: str = "", unit: str = "GPU-hour", dimensions: Sequence[str] = ("sku",)) -> Meter:
     """Make a meter that adds up a value."""
     number = next(_number)
-    return Meter.objects.create(
+    return define_meter(
         code=code or f"meter-{number}",
         name=f"Meter {number}",
         event_type=f"example.usage.{number}",
         aggregation=Meter.Aggregation.SUM,
         value_path="quantity",
         unit=unit,
-        dimensions=list(dimensions),
+        dimensions=dimensions,
+        actor=SYSTEM,
+        at=timezone.now(),
     )
 
 

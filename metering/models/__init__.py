@@ -1,24 +1,42 @@
 """How much: meters, subjects, and usage."""
 
 from metering.models.completeness import Acknowledgement, ControlTotal, UsageReceipt, UsageReceiptHour
-from metering.models.meters import Meter
+from metering.models.meters import Meter, MeterVersion
 from metering.models.quarantine import QuarantinedEvent, RefusedEvent
 from metering.models.subjects import Subject, SubjectAssignment
-from metering.models.usage import UsageBatch, UsageDelta, UsageEvent, UsageHour, UsageIdentity, UsageSeries
+from metering.models.usage import (
+    PartKind,
+    UsageAmendment,
+    UsageBatch,
+    UsageDelta,
+    UsageEvent,
+    UsageHour,
+    UsageIdentity,
+    UsageLevel,
+    UsagePart,
+    UsagePartDelta,
+    UsageSeries,
+)
 
 __all__ = [
     "Acknowledgement",
     "ControlTotal",
     "Meter",
+    "MeterVersion",
+    "PartKind",
     "QuarantinedEvent",
     "RefusedEvent",
     "Subject",
     "SubjectAssignment",
+    "UsageAmendment",
     "UsageBatch",
     "UsageDelta",
     "UsageEvent",
     "UsageHour",
     "UsageIdentity",
+    "UsageLevel",
+    "UsagePart",
+    "UsagePartDelta",
     "UsageReceipt",
     "UsageReceiptHour",
     "UsageSeries",

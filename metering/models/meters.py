@@ -1,36 +1,40 @@
-"""Meters: how events of a type become a quantity."""
+"""Meters: how events of one type become a quantity, version by version."""
 
 from __future__ import annotations
 
 import pgtrigger
-from django.contrib.postgres.fields import (
-    ArrayField,
-)
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Func, Q
+from django.db.models.lookups import Exact
 
 from accounts.models import history
-from accounts.triggers import refuse
+from accounts.triggers import append_only, refuse, require_on_insert
 
 
 class Meter(models.Model):
-    """How events of one type become a quantity.
+    """How events of one type become a quantity. What exactly it reads from them is said by its versions.
 
-    What it counts never changes, or totals would stop agreeing with the events below them; a mended meter is a new one.
+    Type, aggregation and unit never change, or a total would add up what cannot be added; such a meter is a new one.
+    `series_limit` is how many series one customer may have in it.
     """
 
     class Aggregation(models.TextChoices):
         SUM = "sum", "Sum of a value"
         COUNT = "count", "Number of events"
+        MIN = "min", "Smallest value"
+        MAX = "max", "Greatest value"
+        LATEST = "latest", "Latest value"
+        UNIQUE = "unique", "Number of different values"
+        GAUGE = "gauge", "Level over time (unit-hours)"
+        P95 = "p95", "95th percentile of 5-minute totals"
 
     code = models.SlugField(max_length=80)
     name = models.CharField(max_length=150)
     event_type = models.CharField(max_length=200, db_index=True)
     aggregation = models.CharField(max_length=20, choices=Aggregation)
-    value_path = models.CharField("name of the value in the event's data", max_length=200, blank=True)
-    event_filter = models.JSONField("only events whose data holds", default=dict, blank=True)
     unit = models.CharField(max_length=60)
-    dimensions = ArrayField(models.CharField(max_length=80), default=list, blank=True)
+    series_limit = models.PositiveIntegerField("series a customer may have", default=10_000, db_default=10_000)
     is_active = models.BooleanField("active", default=True)
 
     history = history()
@@ -40,29 +44,75 @@ class Meter(models.Model):
         constraints = (
             models.UniqueConstraint(fields=["code"], name="meter_code_is_unique"),
             models.CheckConstraint(
-                condition=Q(aggregation__in=["sum", "count"]),
+                condition=Q(aggregation__in=["sum", "count", "min", "max", "latest", "unique", "gauge", "p95"]),
                 name="meter_aggregation_is_known",
             ),
-            models.CheckConstraint(
-                condition=(Q(aggregation="count") & Q(value_path="")) | (~Q(aggregation="count") & ~Q(value_path="")),
-                name="meter_has_a_value_unless_it_counts",
-            ),
+            models.CheckConstraint(condition=Q(series_limit__gte=1), name="meter_takes_at_least_one_series"),
         )
         triggers = (
             refuse(
                 "meter_counts_the_same_for_ever",
                 operation=pgtrigger.Update,
-                condition=pgtrigger.AnyChange(
-                    "event_type",
-                    "aggregation",
-                    "value_path",
-                    "event_filter",
-                    "unit",
-                    "dimensions",
-                ),
-                sentence="What a meter counts never changes: deactivate it and define another.",
+                condition=pgtrigger.AnyChange("event_type", "aggregation", "unit"),
+                sentence="Type, aggregation and unit of a meter never change: deactivate it and define another.",
             ),
         )
 
     def __str__(self) -> str:
         return self.name
+
+
+class MeterVersion(models.Model):
+    """What a meter reads from events whose own time is at or after `valid_from`, until its next version begins.
+
+    `value_path`, the names in `event_filter` and `dimensions` are names in the event's data; where no such name is
+    there, dots lead into nested objects. `conversion` is what each value is multiplied by, exactly.
+    """
+
+    meter = models.ForeignKey(Meter, on_delete=models.PROTECT, related_name="versions")
+    number = models.PositiveIntegerField()
+    valid_from = models.DateTimeField("valid for events from")
+    value_path = models.CharField("name of the value in the event's data", max_length=200, blank=True)
+    event_filter = models.JSONField("only events whose data holds", default=dict, blank=True)
+    conversion = models.DecimalField("each value times", default=1, db_default=1)
+    dimensions = ArrayField(models.CharField(max_length=80), default=list, blank=True)
+    reason = models.TextField(blank=True)
+    created_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ("meter", "number")
+        constraints = (
+            models.UniqueConstraint(fields=["meter", "number"], name="meter_version_number_is_unique"),
+            models.UniqueConstraint(fields=["meter", "valid_from"], name="meter_version_begins_alone"),
+            # Usage is added up by the hour of UTC.
+            models.CheckConstraint(
+                condition=Exact(
+                    Func(
+                        F("valid_from"),
+                        template="mod(extract(epoch FROM %(expressions)s), 3600)",
+                        output_field=models.IntegerField(),
+                    ),
+                    0,
+                ),
+                name="meter_version_begins_on_the_hour",
+            ),
+            models.CheckConstraint(condition=Q(conversion__gt=0), name="meter_conversion_is_positive"),
+        )
+        triggers = (
+            *append_only("meter_version", sentence="Usage was counted by this version: it never changes."),
+            require_on_insert(
+                "meter_has_a_value_unless_it_counts",
+                "Only a meter that counts events reads no value.",
+                holds="(NEW.value_path = '') = "
+                "(SELECT aggregation = 'count' FROM metering_meter WHERE id = NEW.meter_id)",
+            ),
+            require_on_insert(
+                "meter_version_follows_the_others",
+                "A version begins after those before it.",
+                holds="NOT EXISTS (SELECT FROM metering_meterversion WHERE meter_id = NEW.meter_id"
+                " AND (number >= NEW.number OR valid_from >= NEW.valid_from))",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.meter} version {self.number}"

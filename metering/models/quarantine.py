@@ -37,6 +37,7 @@ class QuarantinedEvent(models.Model):
         IN_FUTURE = "in_future", "The time is in the future"
         TOO_OLD = "too_old", "Older than the acceptance age"
         INCONSISTENT = "inconsistent", "The record contradicts itself"
+        TOO_MANY_SERIES = "too_many_series", "The customer has as many series in the meter as it allows"
 
     class Status(models.TextChoices):
         OPEN = "open", "Waiting"
@@ -76,6 +77,7 @@ class QuarantinedEvent(models.Model):
                         "in_future",
                         "too_old",
                         "inconsistent",
+                        "too_many_series",
                     ],
                 ),
                 name="quarantine_reason_is_known",

@@ -27,7 +27,10 @@ class UsageBatch(models.Model):
     class Door(models.TextChoices):
         API = "api", "API"
         FILE = "file", "File"
+        KAFKA = "kafka", "Kafka"
         QUARANTINE = "quarantine", "Released from quarantine"
+        CORRECTION = "correction", "Correction"
+        BACKFILL = "backfill", "Back-fill"
 
     door = models.CharField(max_length=20, choices=Door)
     origin = models.CharField("file name or request id", max_length=254, blank=True)
@@ -39,7 +42,8 @@ class UsageBatch(models.Model):
     duplicates = models.PositiveIntegerField()
     quarantined = models.PositiveIntegerField()
     rejected = models.PositiveIntegerField()
-    earliest_at = models.DateTimeField("earliest accepted event", null=True)
+    amended = models.PositiveIntegerField("earlier events that it counts otherwise", db_default=0)
+    earliest_at = models.DateTimeField("earliest event accepted or amended", null=True)
 
     class Meta:
         ordering = ("-id",)
@@ -47,11 +51,12 @@ class UsageBatch(models.Model):
         indexes = (models.Index(fields=["transaction_id"], name="usage_batch_by_transaction"),)
         constraints = (
             models.CheckConstraint(
-                condition=Q(door__in=["api", "file", "quarantine"]),
+                condition=Q(door__in=["api", "file", "kafka", "quarantine", "correction", "backfill"]),
                 name="usage_door_is_known",
             ),
             models.CheckConstraint(
-                condition=Q(accepted=0, earliest_at__isnull=True) | Q(accepted__gt=0, earliest_at__isnull=False),
+                condition=Q(accepted=0, amended=0, earliest_at__isnull=True)
+                | Q(Q(accepted__gt=0) | Q(amended__gt=0), earliest_at__isnull=False),
                 name="usage_batch_knows_its_earliest_event",
             ),
         )
@@ -169,6 +174,89 @@ class UsageHour(models.Model):
         return f"series {self.series_id} at {self.hour:%Y-%m-%d %H:00}"
 
 
+class PartKind(models.TextChoices):
+    """What a part of an hour is: see `UsagePart`."""
+
+    VALUE = "v", "A value that was seen"
+    SLOT = "s", "Five minutes"
+    READING = "r", "A reading of a level"
+
+
+class UsagePartDelta(models.Model):
+    """What one batch adds to one part of an hour; append-only until the fold merges it into the part."""
+
+    customer_id = models.BigIntegerField()
+    series_id = models.BigIntegerField()
+    hour = models.DateTimeField()
+    kind = models.CharField(max_length=1, choices=PartKind)
+    part = models.TextField(db_collation="C")
+    sum = models.DecimalField()
+    count = models.BigIntegerField()
+    batch_id = models.BigIntegerField()
+
+    class Meta:
+        db_table = "usage_part_delta"
+        indexes = (models.Index(fields=["customer_id", "hour"], name="usage_part_delta_by_customer"),)
+        triggers = (
+            refuse(
+                "usage_part_delta_never_changes",
+                operation=pgtrigger.Update,
+                sentence="A delta is folded into its part or stays as it is.",
+            ),
+            refuse_truncate("usage_part_delta_is_never_emptied", sentence="Deltas are folded, never thrown away."),
+        )
+
+    def __str__(self) -> str:
+        return f"part delta {self.pk}"
+
+
+class UsagePart(models.Model):
+    """What an aggregation that does not add up keeps of an hour, so that it stays exact without reading events.
+
+    `part` is, by `kind`: a value that was seen, as text (unique); the minute in which five minutes begin, two digits
+    (p95); a reading of a level as `offset in the hour in microseconds, ten digits`, a blank, and the level (gauge).
+    `sum` and `count` are of the events in it; a part whose count came down to zero holds nothing.
+    """
+
+    pk = models.CompositePrimaryKey("customer_id", "series_id", "hour", "part")
+    customer_id = models.BigIntegerField()
+    series_id = models.BigIntegerField()
+    hour = models.DateTimeField()
+    part = models.TextField(db_collation="C")
+    kind = models.CharField(max_length=1, choices=PartKind)
+    sum = models.DecimalField()
+    count = models.BigIntegerField()
+
+    class Meta:
+        db_table = "usage_part"
+        triggers = (refuse_truncate("usage_part_is_never_emptied", sentence="Parts are never thrown away."),)
+
+    def __str__(self) -> str:
+        return f"part {self.part} of series {self.series_id}"
+
+
+class UsageLevel(models.Model):
+    """An hour of a gauge's series that has readings, made from its parts by the fold.
+
+    `area` is the level times microseconds from the first reading until the hour's end, and `last` the level there.
+    """
+
+    pk = models.CompositePrimaryKey("customer_id", "series_id", "hour")
+    customer_id = models.BigIntegerField()
+    series_id = models.BigIntegerField()
+    hour = models.DateTimeField()
+    first_at = models.DateTimeField()
+    area = models.DecimalField()
+    last = models.DecimalField()
+
+    class Meta:
+        db_table = "usage_level"
+        triggers = (refuse_truncate("usage_level_is_never_emptied", sentence="Levels are never thrown away."),)
+
+    def __str__(self) -> str:
+        return f"level of series {self.series_id} at {self.hour:%Y-%m-%d %H:00}"
+
+
 class UsageEvent(models.Model):
     """One accepted event as it came; append-only, partitioned by month of `time` (the table is made by SQL).
 
@@ -193,3 +281,30 @@ class UsageEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.source} {self.event_id}"
+
+
+class UsageAmendment(models.Model):
+    """What was decided later about an accepted event: it counts in these series no more (-1), or in these too (+1).
+
+    An event counts in a series when 1 (if its own `series_ids` name it) and the signs of its amendments add up to 1.
+    """
+
+    pk = models.CompositePrimaryKey("customer_id", "time", "key", "batch_id", "sign")
+    customer_id = models.BigIntegerField()
+    time = models.DateTimeField("the event's own time")
+    key = models.UUIDField("the event's identity")
+    batch_id = models.BigIntegerField()
+    sign = models.SmallIntegerField()
+    series_ids = ArrayField(models.BigIntegerField())
+
+    class Meta:
+        db_table = "usage_amendment"
+        indexes = (BrinIndex(fields=["batch_id"], name="usage_amendment_by_batch"),)
+        constraints = (
+            models.CheckConstraint(condition=Q(sign__in=[-1, 1]), name="amendment_takes_away_or_adds"),
+            models.CheckConstraint(condition=Q(series_ids__len__gt=0), name="amendment_names_its_series"),
+        )
+        triggers = append_only("usage_amendment", sentence="An amendment is a fact: it is amended, never changed.")
+
+    def __str__(self) -> str:
+        return f"{self.sign:+d} {self.key}"

@@ -14,6 +14,7 @@ from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
 from metering import rollups
 from metering.models import (
     Meter,
+    MeterVersion,
     QuarantinedEvent,
     RefusedEvent,
     Subject,
@@ -127,24 +128,57 @@ def test_the_database_refuses_to_close_quarantine_without_a_time() -> None:
     "change",
     [
         {"event_type": "other"},
-        {"aggregation": "count", "value_path": ""},
-        {"value_path": "other"},
-        {"event_filter": {"tier": "spot"}},
+        {"aggregation": "count"},
         {"unit": "h"},
-        {"dimensions": ["region"]},
     ],
 )
-def test_the_database_refuses_to_change_what_a_meter_counts(change: dict[str, Any]) -> None:
-    refused(lambda: Meter.objects.update(**change), saying="What a meter counts never changes")
+def test_the_database_refuses_to_change_what_a_meter_is(change: dict[str, Any]) -> None:
+    refused(lambda: Meter.objects.update(**change), saying="of a meter never change")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"value_path": "other"},
+        {"event_filter": {"tier": "spot"}},
+        {"conversion": 2},
+        {"dimensions": ["region"]},
+        {"valid_from": datetime(2020, 1, 1, tzinfo=UTC)},
+    ],
+)
+def test_the_database_refuses_to_change_what_a_version_reads(change: dict[str, Any]) -> None:
+    refused(lambda: MeterVersion.objects.update(**change), saying="Usage was counted by this version")
+    refused(lambda: MeterVersion.objects.all()._raw_delete("default"), saying="Usage was counted by this version")
+
+
+@pytest.mark.parametrize(
+    ("change", "constraint"),
+    [
+        ({"value_path": ""}, "meter_has_a_value_unless_it_counts"),
+        ({"number": 1}, "meter_version_follows_the_others"),
+        ({"valid_from": datetime(1900, 1, 1, tzinfo=UTC)}, "meter_version_follows_the_others"),
+        ({"valid_from": datetime(2026, 1, 1, 0, 30, tzinfo=UTC)}, "meter_version_begins_on_the_hour"),
+        ({"conversion": 0}, "meter_conversion_is_positive"),
+    ],
+)
+def test_the_database_refuses_a_version_that_contradicts_its_meter(change: dict[str, Any], constraint: str) -> None:
+    version = {
+        "meter": Meter.objects.get(),
+        "number": 2,
+        "valid_from": datetime(2026, 1, 1, tzinfo=UTC),
+        "value_path": "x",
+        "created_at": datetime(2026, 1, 1, tzinfo=UTC),
+    }
+
+    refused(lambda: MeterVersion.objects.create(**{**version, **change}), saying=constraint)
 
 
 @pytest.mark.parametrize(
     ("meter", "constraint"),
     [
-        ({"code": "new", "aggregation": "median", "value_path": "x"}, "meter_aggregation_is_known"),
-        ({"code": "new", "aggregation": "sum", "value_path": ""}, "meter_has_a_value_unless_it_counts"),
-        ({"code": "new", "aggregation": "count", "value_path": "x"}, "meter_has_a_value_unless_it_counts"),
-        ({"code": None, "aggregation": "count", "value_path": ""}, "meter_code_is_unique"),
+        ({"code": "new", "aggregation": "median"}, "meter_aggregation_is_known"),
+        ({"code": None, "aggregation": "count"}, "meter_code_is_unique"),
+        ({"code": "new", "aggregation": "count", "series_limit": 0}, "meter_takes_at_least_one_series"),
     ],
 )
 def test_the_database_refuses_a_meter_that_contradicts_itself(meter: dict[str, Any], constraint: str) -> None:

@@ -267,6 +267,7 @@ def test_a_resting_meter_counts_nothing(acme: Customer, gpu_seconds: Meter) -> N
         meter_id=gpu_seconds.pk,
         name="Resting",
         is_active=False,
+        series_limit=10_000,
         reason="replaced",
         actor=make.SYSTEM,
         at=NOON,

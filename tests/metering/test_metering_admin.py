@@ -71,6 +71,8 @@ def test_a_meter_is_defined_renamed_and_rested_but_counts_what_it_counted() -> N
         "unit": "h",
         "dimensions": "gpu,region",
         "event_filter": "{}",
+        "conversion": "1",
+        "series_limit": "10000",
     }
 
     added = client.post(reverse("admin:metering_meter_add"), typed)
@@ -82,7 +84,8 @@ def test_a_meter_is_defined_renamed_and_rested_but_counts_what_it_counted() -> N
 
     assert (added.status_code, changed.status_code) == (302, 302)
     meter.refresh_from_db()
-    assert (meter.name, meter.is_active, meter.value_path, meter.dimensions) == (
+    version = meter.versions.get()
+    assert (meter.name, meter.is_active, version.value_path, version.dimensions) == (
         "Hours of GPU",
         False,
         "hours",

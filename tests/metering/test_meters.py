@@ -71,12 +71,21 @@ def test_a_meter_that_contradicts_itself_is_refused(change: dict[str, Any]) -> N
         define_meter(**{**GPU, **change}, actor=SYSTEM, at=NOON)
 
 
+RESTING: dict[str, Any] = {"name": "Seconds of GPU", "is_active": False, "series_limit": 10_000}
+
+
 def test_a_meter_takes_another_name_and_rests_with_a_reason() -> None:
     meter = make.meter()
 
     for _ in range(2):
         change_meter(
-            meter_id=meter.pk, name="Seconds of GPU", is_active=False, reason="replaced", actor=SYSTEM, at=NOON
+            meter_id=meter.pk,
+            name="Seconds of GPU",
+            is_active=False,
+            series_limit=10_000,
+            reason="replaced",
+            actor=SYSTEM,
+            at=NOON,
         )
 
     meter.refresh_from_db()
@@ -90,13 +99,13 @@ def test_meters_take_the_permission() -> None:
     with pytest.raises(PermissionMissing):
         define_meter(**GPU, actor=support, at=NOON)
     with pytest.raises(PermissionMissing):
-        change_meter(meter_id=meter.pk, name="x", is_active=True, reason="because", actor=support, at=NOON)
+        change_meter(meter_id=meter.pk, **{**RESTING, "name": "x"}, reason="because", actor=support, at=NOON)
 
 
 def test_changing_a_meter_takes_a_reason_and_a_name() -> None:
     meter = make.meter()
 
     with pytest.raises(ReasonMissing):
-        change_meter(meter_id=meter.pk, name="x", is_active=True, reason=" ", actor=SYSTEM, at=NOON)
+        change_meter(meter_id=meter.pk, **{**RESTING, "name": "x"}, reason=" ", actor=SYSTEM, at=NOON)
     with pytest.raises(MeterInvalid):
-        change_meter(meter_id=meter.pk, name="", is_active=True, reason="because", actor=SYSTEM, at=NOON)
+        change_meter(meter_id=meter.pk, **{**RESTING, "name": ""}, reason="because", actor=SYSTEM, at=NOON)
