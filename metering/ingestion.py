@@ -109,7 +109,7 @@ def ingest(
         problems += [(item.event, problem) for item, problem in admitted.problems]
         store_counted(cursor, admitted=admitted, batch_id=batch_id)
         storage.insert_quarantined(cursor, problems=problems, batch_id=batch_id, at=at)
-        receipts.append(cursor, counted=counted, problems=problems, batch_id=batch_id)
+        receipts.append(cursor, counted=counted, problems=problems, batch_id=batch_id, door=door)
         rejected = _record_refused(batch, events, batch_id=batch_id, positions=positions, at=at)
         result = IngestResult(batch_id, len(counted), batch.duplicates, len(problems) + batch.quarantined, rejected)
         storage.insert_batch(

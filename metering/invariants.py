@@ -144,13 +144,17 @@ RULES: tuple[Rule, ...] = (
                     SELECT hour, source, type, meter_id, count, waiting, discarded FROM usage_receipt
                 ) AS part
                 GROUP BY hour, source, type, meter_id
+            ), sent AS (
+                SELECT event.* FROM usage_event AS event
+                LEFT JOIN metering_usagebatch AS batch ON batch.id = event.batch_id
+                WHERE batch.door IS DISTINCT FROM 'correction'
             ), event AS (
                 SELECT date_trunc('hour', time, 'UTC') AS hour, source, type, 0 AS meter_id, count(*) AS count,
                        0 AS waiting, 0 AS discarded
-                FROM usage_event GROUP BY 1, 2, 3
+                FROM sent GROUP BY 1, 2, 3
                 UNION ALL
                 SELECT date_trunc('hour', event.time, 'UTC'), event.source, event.type, series.meter_id, count(*), 0, 0
-                FROM usage_event AS event
+                FROM sent AS event
                 CROSS JOIN LATERAL unnest(event.series_ids) AS series_id
                 JOIN usage_series AS series ON series.id = series_id AND series.customer_id = event.customer_id
                 GROUP BY 1, 2, 3, 4
@@ -171,7 +175,8 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         name="metering.receipts_sum_up_to_the_totals",
-        statement="What a meter's receipts of an hour sum up to is what its series hold of that hour.",
+        statement="What a meter's receipts of an hour sum up to is what its series hold of it, where nothing was "
+        "corrected.",
         sql="""
             WITH kept AS (
                 SELECT series.meter_id, part.hour, sum(part.sum) AS sum
@@ -190,9 +195,21 @@ RULES: tuple[Rule, ...] = (
                     SELECT meter_id, hour, sum FROM usage_receipt
                 ) AS part
                 WHERE meter_id <> 0 GROUP BY meter_id, hour
+            ), corrected AS (
+                SELECT DISTINCT series.meter_id, date_trunc('hour', fact.time, 'UTC') AS hour
+                FROM (
+                    SELECT customer_id, time, series_ids FROM usage_amendment
+                    UNION ALL
+                    SELECT customer_id, time, series_ids FROM usage_event AS event
+                    JOIN metering_usagebatch AS batch ON batch.id = event.batch_id AND batch.door = 'correction'
+                ) AS fact
+                CROSS JOIN LATERAL unnest(fact.series_ids) AS series_id
+                JOIN usage_series AS series ON series.id = series_id AND series.customer_id = fact.customer_id
             )
             SELECT meter_id, hour, received.sum, kept.sum FROM received FULL JOIN kept USING (meter_id, hour)
             WHERE received.sum IS DISTINCT FROM kept.sum
+              AND NOT EXISTS (SELECT 1 FROM corrected AS c WHERE c.meter_id = coalesce(received.meter_id, kept.meter_id)
+                              AND c.hour = coalesce(received.hour, kept.hour))
         """,
     ),
     Rule(

@@ -131,7 +131,9 @@ def _count(
         admitted = admit(cursor, [item for _, item in judged if isinstance(item, Counted)])
         if admitted.counted:
             store_counted(cursor, admitted=admitted, batch_id=batch_id)
-            receipts.append(cursor, counted=admitted.counted, problems=(), batch_id=batch_id)
+            receipts.append(
+                cursor, counted=admitted.counted, problems=(), batch_id=batch_id, door=UsageBatch.Door.QUARANTINE
+            )
             _insert_batch(cursor, admitted.counted, batch_id=batch_id, actor=actor, at=at)
     problems = {record.pk: item for record, item in judged if isinstance(item, Problem)}
     problems |= {waiting[item.event.index].pk: problem for item, problem in admitted.problems}

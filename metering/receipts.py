@@ -21,7 +21,7 @@ from django.db import connection, transaction
 from metering import storage
 from metering.counting import EXACT, Counted, Problem
 from metering.events import Event
-from metering.models import QuarantinedEvent, UsageReceipt
+from metering.models import QuarantinedEvent, UsageBatch, UsageReceipt
 
 EVENTS = 0
 """What stands for a meter where events are meant, whoever counts them."""
@@ -39,8 +39,14 @@ def append(
     counted: Sequence[Counted],
     problems: Sequence[tuple[Event, Problem]],
     batch_id: int,
+    door: str,
 ) -> None:
-    """Write what a batch took: events that count, and those that wait in quarantine from now on."""
+    """Write what a batch took: events that count, and those that wait in quarantine from now on.
+
+    What staff put right afterwards came from no source, and leaves no receipt.
+    """
+    if door == UsageBatch.Door.CORRECTION:
+        return
     lines = [
         f"{source}\t{kind}\t{meter_id}\t{hour}:00:00+00\t{events}\t{total}\t{waiting}\t0\t{batch_id}\n"
         for source, kind, meter_id, hour, events, total, waiting in (*_lines_of(counted), *_lines_of_waiting(problems))
