@@ -2,7 +2,7 @@
 
 401: the key opens nothing. 403: asked by one who may not. 404: names something that is not there. 409: the state that
 was found forbids it; after a change it may succeed. 413: too much at once. 415: in a form that is not read. 422: what
-was sent cannot be right, however often it is sent.
+was sent cannot be right, however often it is sent. 429: too much at the moment.
 """
 
 from collections.abc import Mapping
@@ -135,6 +135,12 @@ _BY_STATUS: Mapping[HTTPStatus, tuple[type[CountinghouseError], ...]] = {
     HTTPStatus.CONFLICT: _CONFLICT,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (metering.BodyTooLarge, metering.BodyTooComplex, metering.TooManyEvents),
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: (metering.BodyTypeUnknown, metering.BodyEncodingUnknown),
+    HTTPStatus.TOO_MANY_REQUESTS: (
+        metering.IngestOverloaded,
+        metering.IngestBusy,
+        metering.FoldBacklogFull,
+        metering.IngestTimedOut,
+    ),
     HTTPStatus.UNPROCESSABLE_ENTITY: _UNPROCESSABLE,
 }
 

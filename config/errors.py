@@ -75,7 +75,10 @@ class ErrorAnswerMiddleware:
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         if isinstance(error, CountinghouseError):
             fields = _fields_of(error)
-            return _answer(request, status_of(error), code=error.code, detail=str(error), fields=fields)
+            response = _answer(request, status_of(error), code=error.code, detail=str(error), fields=fields)
+            for name, value in _when_to_come_again(error).items():
+                response[name] = value
+            return response
         if isinstance(error, OperationalError | InterfaceError):
             return _database_away(request)
         return None
@@ -87,7 +90,12 @@ def problem_response(error: Exception, context: Mapping[str, Any]) -> Response |
     if isinstance(error, CountinghouseError):
         status = status_of(error)
         body = _problem(request, status, code=error.code, detail=str(error), fields=_fields_of(error))
-        return Response(body, status=status, content_type=PROBLEM_TYPE, headers=_headers_for(status))
+        return Response(
+            body,
+            status=status,
+            content_type=PROBLEM_TYPE,
+            headers={**_headers_for(status), **_when_to_come_again(error)},
+        )
     response = exception_handler(error, dict(context))
     if response is None:
         return None
@@ -148,6 +156,11 @@ def _answer(
 
 def _headers_for(status: HTTPStatus) -> Mapping[str, str]:
     return _CHALLENGE if status == HTTPStatus.UNAUTHORIZED else {}
+
+
+def _when_to_come_again(error: CountinghouseError) -> Mapping[str, str]:
+    seconds = getattr(error, "retry_after_seconds", 0)
+    return {"Retry-After": str(seconds)} if seconds else {}
 
 
 def _problem(

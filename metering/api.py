@@ -13,6 +13,7 @@ from accounts.access import Actor
 from accounts.api_keys import authenticate_api_key
 from accounts.models import ApiKey
 from accounts.request_context import current_request_id
+from metering.admission import admitted
 from metering.bodies import decode_events, read_body
 from metering.ingestion import Door, IngestResult, ingest
 
@@ -31,18 +32,18 @@ def post_events(request: HttpRequest) -> HttpResponse:
         scope=ApiKey.Scope.EVENTS_WRITE,
         at=at,
     )
-    result = ingest(
-        events=decode_events(
-            _body(request), content_type=request.headers.get("Content-Type", ""), headers=request.headers
-        ),
-        door=Door.API,
-        origin=current_request_id(),
-        api_key_id=key.pk,
-        customer_id=key.customer_id,
-        source=key.source,
-        actor=Actor.of_key(key, request_id=current_request_id()),
-        at=at,
-    )
+    body = _body(request)
+    with admitted():
+        result = ingest(
+            events=decode_events(body, content_type=request.headers.get("Content-Type", ""), headers=request.headers),
+            door=Door.API,
+            origin=current_request_id(),
+            api_key_id=key.pk,
+            customer_id=key.customer_id,
+            source=key.source,
+            actor=Actor.of_key(key, request_id=current_request_id()),
+            at=at,
+        )
     return HttpResponse(_answer(result), content_type="application/json")
 
 

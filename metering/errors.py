@@ -47,6 +47,33 @@ class BodyTooComplex(CountinghouseError):
     code = "body_too_complex"
 
 
+class IngestOverloaded(CountinghouseError):
+    """Nothing was taken, as usage comes in faster than it can be; the same batch may be sent again later."""
+
+    code = "ingest_overloaded"
+    retry_after_seconds = 1
+
+
+class IngestBusy(IngestOverloaded):
+    """As many batches as are taken at once are being taken; nothing of this one was. Send it again shortly."""
+
+    code = "ingest_busy"
+
+
+class FoldBacklogFull(IngestOverloaded):
+    """Too much usage waits to be folded into hours; nothing was taken. Send it again later."""
+
+    code = "fold_backlog_full"
+    retry_after_seconds = 10
+
+
+class IngestTimedOut(IngestOverloaded):
+    """The database took too long, or others held what this batch needs; nothing was taken. Send it again shortly."""
+
+    code = "ingest_timed_out"
+    retry_after_seconds = 2
+
+
 class TooManyEvents(CountinghouseError):
     """A batch holds more events than this door takes at once."""
 

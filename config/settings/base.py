@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from config.settings.api import REST_FRAMEWORK, SPECTACULAR_SETTINGS  # noqa: F401 -- settings
+from config.settings.ingest import *  # noqa: F403 -- how Django settings extend one another
 from config.settings.sign_in import *  # noqa: F403 -- how Django settings extend one another
 from config.settings.unfold import UNFOLD  # noqa: F401 -- settings
 
@@ -81,7 +82,6 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Usage older than this goes to quarantine: identities beyond it may one day be archived without counting twice.
 USAGE_ACCEPTANCE_MONTHS = int(os.environ.get("USAGE_ACCEPTANCE_MONTHS") or 25)
-INGEST_BODY_LIMIT_BYTES = 16 * 1024 * 1024
 # The demonstration gives people sign-ins with a published password.
 DEMONSTRATION_ALLOWED = False
 

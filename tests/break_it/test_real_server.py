@@ -4,53 +4,26 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
-import re
-import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
 from metering.models import UsageBatch, UsageEvent
 from tests import make_accounts
 from tests import make_metering as make
-from tests.database_address import url_of_the_test_database
+from tests.web_server import EVENTS, web_server
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-EVENTS = "/api/v1/events"
-GUNICORN = (sys.executable, "-m", "gunicorn", "--no-control-socket")
 
 
 @pytest.fixture
 def address() -> Iterator[tuple[str, int]]:
-    """A gunicorn on a port of its own choice, on the test's database."""
-    server = subprocess.Popen(
-        [*GUNICORN, "config.wsgi", "--bind", "127.0.0.1:0", "--workers", "1", "--threads", "2"],
-        cwd=settings.PROJECT_FOLDER,
-        env={
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": "config.settings.local",
-            "DATABASE_URL": url_of_the_test_database(),
-        },
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert server.stderr
-    try:
-        port = next(int(found[1]) for line in server.stderr if (found := re.search(r"127\.0\.0\.1:(\d+)", line)))
-        yield "127.0.0.1", port
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(timeout=20)
-        server.stderr.close()
+    with web_server() as server:
+        yield server.address
 
 
 def event(number: int) -> dict[str, object]:

@@ -1,0 +1,15 @@
+"""How much usage the API's door takes at once; beyond that it answers 429, and senders come again (docs/running.md)."""
+
+import os
+
+INGEST_BODY_LIMIT_BYTES = 16 * 1024 * 1024
+# Of one process. More than there are processors only makes each slower; threads beyond these answer everything else.
+INGEST_AT_ONCE = int(os.environ.get("INGEST_AT_ONCE") or 2)
+# So many more wait for their turn, a moment only, so that two that come together need no second round.
+INGEST_WAITING = int(os.environ.get("INGEST_WAITING") or 1)
+INGEST_WAIT_SECONDS = 1.0
+# Of the database within one batch: 10,000 events take a fraction of a second.
+INGEST_LOCK_TIMEOUT_SECONDS = float(os.environ.get("INGEST_LOCK_TIMEOUT_SECONDS") or 5)
+INGEST_STATEMENT_TIMEOUT_SECONDS = float(os.environ.get("INGEST_STATEMENT_TIMEOUT_SECONDS") or 20)
+# Deltas that wait for the fold. Reads stay right with any number, and become slower.
+INGEST_BACKLOG_LIMIT = int(os.environ.get("INGEST_BACKLOG_LIMIT") or 5_000_000)
