@@ -80,6 +80,42 @@ class TooManyEvents(CountinghouseError):
     code = "too_many_events"
 
 
+class KafkaNotConfigured(CountinghouseError):
+    """Nobody said where the brokers are, or which topics hold usage."""
+
+    code = "kafka_not_configured"
+
+
+class KafkaSettingsInvalid(CountinghouseError):
+    """The settings of the Kafka client cannot be read, contradict ours, or are none it knows."""
+
+    code = "kafka_settings_invalid"
+
+
+class KafkaFailed(CountinghouseError):
+    """Reading from Kafka cannot go on, for a reason that does not pass by itself."""
+
+    code = "kafka_failed"
+
+
+class KafkaPartitionUnknown(CountinghouseError):
+    """The topic or its partition is not there."""
+
+    code = "kafka_partition_unknown"
+
+
+class KafkaOffsetInvalid(CountinghouseError):
+    """An offset is a number from 0, `earliest`, `latest`, or a moment in ISO 8601."""
+
+    code = "kafka_offset_invalid"
+
+
+class KafkaOffsetMovedBack(CountinghouseError):
+    """The offset was moved back on purpose while a reader was further on; it has to begin there anew."""
+
+    code = "kafka_offset_moved_back"
+
+
 class MeterCodeTaken(CountinghouseError):
     """Another meter has this code."""
 

@@ -14,7 +14,7 @@ from metering.events import payload_text, storable_text
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One refused event or row: its position (from 0 in a request; a file's reader counts its own way), and why."""
+    """One refused event or row: its position (from 0 in a request, a file's line, a message's offset), and why."""
 
     position: int
     reason: str
@@ -45,7 +45,7 @@ def record(*, batch_id: int, refused: Sequence[Refusal], at: datetime) -> int:
             INSERT INTO metering_refusedevent
                 (batch_id, position, source, event_id, reason, detail, payload, fingerprint, refused_at)
             SELECT %s, position, source, event_id, reason, detail, payload, fingerprint, %s
-            FROM unnest(%s::int[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::uuid[])
+            FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::uuid[])
                 AS refused(position, source, event_id, reason, detail, payload, fingerprint)
             ON CONFLICT (fingerprint) DO NOTHING
             """,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from config.settings.api import REST_FRAMEWORK, SPECTACULAR_SETTINGS  # noqa: F401 -- settings
 from config.settings.ingest import *  # noqa: F403 -- how Django settings extend one another
+from config.settings.kafka import *  # noqa: F403 -- how Django settings extend one another
 from config.settings.sign_in import *  # noqa: F403 -- how Django settings extend one another
 from config.settings.unfold import UNFOLD  # noqa: F401 -- settings
 

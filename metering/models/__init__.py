@@ -1,6 +1,7 @@
 """How much: meters, subjects, and usage."""
 
 from metering.models.completeness import Acknowledgement, ControlTotal, UsageReceipt, UsageReceiptHour
+from metering.models.kafka import KafkaPartition
 from metering.models.meters import Meter, MeterVersion
 from metering.models.quarantine import QuarantinedEvent, RefusedEvent
 from metering.models.subjects import Subject, SubjectAssignment
@@ -21,6 +22,7 @@ from metering.models.usage import (
 __all__ = [
     "Acknowledgement",
     "ControlTotal",
+    "KafkaPartition",
     "Meter",
     "MeterVersion",
     "PartKind",

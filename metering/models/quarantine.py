@@ -142,7 +142,7 @@ class RefusedEvent(models.Model):
         )
 
     batch_id = models.BigIntegerField(db_index=True)
-    position = models.PositiveIntegerField()
+    position = models.PositiveBigIntegerField()
     source = models.TextField(blank=True)
     event_id = models.TextField(blank=True)
     reason = models.CharField(max_length=30, choices=Reason)
