@@ -108,7 +108,7 @@ class UsageReader:
     ) -> None:
         self.address = address
         self.name = f"{socket.gethostname()[:100]}:{os.getpid()}"
-        self.taken_in = 0
+        self.events_read = 0
         self._actor = actor
         self._max_batch = max_batch
         self._until_end = until_end
@@ -301,7 +301,7 @@ class UsageReader:
             return True
         if standing is None:
             return False
-        self.taken_in += len(reading.events)
+        self.events_read += len(reading.events)
         if standing.next_offset > reading.end:
             _log.info("%s: others have taken in %s up to %s", self.name, reading.place, standing.next_offset)
             self._start_over(list(self._readings))

@@ -59,4 +59,4 @@ class Command(BaseCommand):
             reader.run()
         except CountinghouseError as error:
             raise CommandError(str(error)) from error
-        self.stdout.write(f"{reader.taken_in:,} events taken in.")
+        self.stdout.write(f"{reader.events_read:,} events read.")
