@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import msgspec
-
 from metering.errors import BodyNotEvents, BodyNotJson
-from metering.events import Unreadable, decode_body, exact_number
+from metering.events import Unreadable, decode_body, decode_line
 
 # The Kafka protocol binding of CloudEvents 1.0, section 3.2.3.1.
 _PREFIX = "ce_"
-_decode_data = msgspec.json.Decoder(float_hook=exact_number).decode
 
 Header = tuple[str, str | bytes | None]
 # The library says that it may hand over either.
@@ -28,7 +25,7 @@ def events_of(*, value: bytes | None, headers: Headers, label: str) -> Sequence[
     """
     try:
         if attributes := _attributes(headers):
-            return [_binary(attributes, value)]
+            return [_binary(attributes, value or b"", label=label)]
         if not value:
             return [Unreadable(b"", f"{label}: the message is empty")]
         return decode_body(value) or [Unreadable(value, f"{label}: an array without events")]
@@ -36,8 +33,8 @@ def events_of(*, value: bytes | None, headers: Headers, label: str) -> Sequence[
         return [Unreadable(value or b"", f"{label}: {error}")]
     except BodyNotEvents:
         return [Unreadable(value or b"", f"{label}: neither an event nor an array of events")]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return [Unreadable(value or b"", f"{label}: the data are not JSON: {error}")]
+    except UnicodeDecodeError as error:
+        return [Unreadable(value or b"", f"{label}: a header is not UTF-8: {error}")]
 
 
 def _attributes(headers: Headers) -> Mapping[str, str]:
@@ -48,5 +45,8 @@ def _attributes(headers: Headers) -> Mapping[str, str]:
     }
 
 
-def _binary(attributes: Mapping[str, str], value: bytes | None) -> dict[str, object]:
-    return {**attributes, "data": _decode_data(value) if value else None}
+def _binary(attributes: Mapping[str, str], value: bytes, *, label: str) -> object:
+    data = decode_line(value) if value else None
+    if isinstance(data, Unreadable):
+        return Unreadable(value, f"{label}: the data: {data.detail}")
+    return {**attributes, "data": data}

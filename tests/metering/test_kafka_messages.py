@@ -10,7 +10,7 @@ from metering.events import Unreadable, read_events
 from metering.sources.kafka_messages import Headers, events_of
 from tests import make_metering as make
 
-HEADERS: Headers = [
+HEADERS = [
     ("content-type", b"application/json"),
     ("ce_specversion", b"1.0"),
     ("ce_id", b"e1"),
@@ -66,10 +66,10 @@ def test_the_same_event_in_either_mode_is_the_same() -> None:
         (b"12", (), "usage[3]@17: neither an event nor an array"),
         (b"[]", (), "usage[3]@17: an array without events"),
         (b"[" * 100_000, (), "usage[3]@17: "),
-        (b"{", HEADERS, "usage[3]@17: the data are not JSON"),
+        (b"{", HEADERS, "usage[3]@17: the data: "),
         (b"1", HEADERS, "Expected `object | null`, got `int`"),
         (None, HEADERS[:2], "Object missing required field `id`"),
-        (None, [("ce_id", b"\xff")], "usage[3]@17: the data are not JSON"),
+        (None, [("ce_id", b"\xff")], "usage[3]@17: a header is not UTF-8"),
         (b"{}", [*HEADERS, ("ce_time", None)], "time: '' is not RFC 3339"),
     ],
 )
@@ -85,4 +85,4 @@ def test_what_cannot_be_read_keeps_its_bytes() -> None:
     (unreadable,) = events_of(value=b"not json", headers=(), label="")
 
     assert isinstance(unreadable, Unreadable)
-    assert unreadable.payload == b"not json"
+    assert unreadable.raw == b"not json"
