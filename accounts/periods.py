@@ -10,7 +10,8 @@ import re
 from calendar import monthrange
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
+from enum import StrEnum
 from functools import lru_cache
 from itertools import pairwise
 from typing import Final, NamedTuple
@@ -208,6 +209,46 @@ def billing_period_at(anchor_day: int, instant: datetime, time_zone: str) -> Per
     if day < _anchored(anchor_day, month):
         month = month.previous()
     return billing_period(anchor_day, month.year, month.month, time_zone)
+
+
+class Grain(StrEnum):
+    """How long the windows are that a period is cut into."""
+
+    HOUR = "hour"
+    DAY = "day"
+    MONTH = "month"
+    NONE = "none"
+
+
+def edges(period: Period, grain: str, time_zone: str) -> list[datetime]:
+    """Cut a period into hours of UTC, local days or local months: its start, the instants between them, its end.
+
+    The first and the last window are shorter where the period begins or ends within one. NONE leaves it whole.
+
+    Raises: TimeZoneUnknown.
+    """
+    inner: list[datetime] = []
+    moment = _next_edge(period.start, grain, time_zone)
+    while moment is not None and moment < period.end:
+        inner.append(moment)
+        moment = _next_edge(moment, grain, time_zone)
+    return [period.start, *inner, period.end]
+
+
+def _next_edge(instant: datetime, grain: str, time_zone: str) -> datetime | None:
+    """The next edge after the instant; None where there is none, or none that a datetime can hold."""
+    try:
+        if grain == Grain.HOUR:
+            return instant.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+        day = local_date(instant, time_zone)
+        if grain == Grain.DAY:
+            return start_of_day(day + timedelta(days=1), time_zone)
+        if grain == Grain.MONTH:
+            following = Month(day.year, day.month).next()
+            return start_of_day(date(following.year, following.month, 1), time_zone)
+    except (OverflowError, ValueError):
+        return None
+    return None
 
 
 def _anchored(anchor_day: int, month: Month) -> date:

@@ -116,7 +116,7 @@ def series_totals(windows: Sequence[UsageWindow]) -> list[SeriesTotal]:
     Raises: WindowNotOnTheHour.
     """
     for window in windows:
-        _require_on_the_hour(window.start, window.end)
+        require_on_the_hour(window.start, window.end)
     rows = _fetch(
         _SERIES_TOTALS,
         [
@@ -289,7 +289,8 @@ def windows_with_unseen_usage(windows: Sequence[UnseenWindow]) -> list[int]:
     return [position for (position,) in rows]
 
 
-def _require_on_the_hour(*moments: datetime) -> None:
+def require_on_the_hour(*moments: datetime) -> None:
+    """Raise WindowNotOnTheHour where one of the moments is not a full hour of UTC."""
     for moment in moments:
         in_utc = moment.astimezone(UTC)
         if in_utc.minute or in_utc.second or in_utc.microsecond:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from accounts.periods import (
     AnchorDayInvalid,
+    Grain,
     Month,
     MonthInvalid,
     Period,
@@ -22,6 +23,7 @@ from accounts.periods import (
     cut,
     date_period,
     days_in,
+    edges,
     local_date,
     month_period,
     parse_month,
@@ -215,3 +217,38 @@ def test_a_billing_period_needs_a_real_month(year: int, month: int) -> None:
 def test_an_instant_without_time_zone_has_no_local_date() -> None:
     with pytest.raises(PeriodInvalid):
         local_date(datetime(2026, 1, 1), "UTC")  # noqa: DTZ001
+
+
+def test_days_are_cut_at_local_midnight_whatever_the_clocks_do() -> None:
+    weekend = Period(utc("2026-10-24T22:00"), utc("2026-10-26T11:00"))
+
+    assert edges(weekend, Grain.DAY, BERLIN) == [
+        utc("2026-10-24T22:00"),
+        utc("2026-10-25T23:00"),
+        utc("2026-10-26T11:00"),
+    ]
+    assert len(edges(weekend, Grain.HOUR, BERLIN)) == 37 + 1
+
+
+def test_months_are_cut_at_local_midnight_of_the_first() -> None:
+    autumn = Period(utc("2026-09-15T00:00"), utc("2026-11-30T00:00"))
+
+    assert edges(autumn, Grain.MONTH, BERLIN)[1:-1] == [utc("2026-09-30T22:00"), utc("2026-10-31T23:00")]
+    assert edges(autumn, Grain.NONE, BERLIN) == [autumn.start, autumn.end]
+
+
+@given(st.sampled_from(list(Grain)), ZONES, st.datetimes(datetime(1971, 1, 1), datetime(2090, 1, 1)))  # noqa: DTZ001
+def test_windows_tile_their_period(grain: Grain, zone: str, start: datetime) -> None:
+    period = Period(start.replace(tzinfo=UTC), start.replace(tzinfo=UTC) + timedelta(days=70))
+
+    found = edges(period, grain, zone)
+
+    assert (found[0], found[-1]) == (period.start, period.end)
+    assert all(one < other for one, other in pairwise(found))
+
+
+@pytest.mark.parametrize("grain", list(Grain))
+def test_windows_end_with_the_last_instant_there_is(grain: Grain) -> None:
+    last = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+
+    assert edges(Period(datetime(9999, 12, 31, tzinfo=UTC), last), grain, BERLIN)[-1] == last

@@ -1,0 +1,189 @@
+"""How usage of a window becomes a quantity, by the aggregation of its meter, and how several series are joined.
+
+No database and no clock. What the database adds up arrives as a state; states of several series of one window are
+joined before the quantity is taken, for different values, percentiles and the latest value cannot be added up.
+"""
+
+from __future__ import annotations
+
+import decimal
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from typing import Final, NamedTuple, Protocol, TypeVar
+
+_S = TypeVar("_S")
+
+SLOT: Final = timedelta(minutes=5)
+MICROSECONDS_IN_HOUR: Final = 3_600_000_000
+# Only where level x time in microseconds does not divide evenly by an hour.
+GAUGE_PLACES: Final = 18
+
+ZERO: Final = Decimal(0)
+
+_EXACT: Final = decimal.Context(
+    prec=200,
+    Emax=decimal.MAX_EMAX,
+    Emin=decimal.MIN_EMIN,
+    traps=[decimal.Inexact, decimal.InvalidOperation, decimal.Overflow],
+)
+_ROUNDED: Final = decimal.Context(
+    prec=200, rounding=decimal.ROUND_HALF_UP, traps=[decimal.InvalidOperation, decimal.Overflow]
+)
+
+
+class Aggregation(StrEnum):
+    """The aggregations of meters; the same as `metering.models.Meter.Aggregation`, which a test holds."""
+
+    SUM = "sum"
+    COUNT = "count"
+    MIN = "min"
+    MAX = "max"
+    LATEST = "latest"
+    UNIQUE = "unique"
+    GAUGE = "gauge"
+    P95 = "p95"
+
+
+# Their quantities of parts of a window, or of several series, add up to that of the whole.
+ADDITIVE: Final = frozenset({Aggregation.SUM, Aggregation.COUNT, Aggregation.GAUGE})
+
+
+class Latest(NamedTuple):
+    """The value at the latest time; of several at one time the greatest."""
+
+    at: datetime
+    value: Decimal
+
+
+class Slots(NamedTuple):
+    """What each five minutes of a window add up to, by their beginning; of `size` slots the others saw nothing."""
+
+    sums: Mapping[int, Decimal]
+    size: int
+
+
+# sum, count, min and max: the value; gauge: level times microseconds; unique: the values seen.
+State = Decimal | Latest | frozenset[str] | Slots
+
+
+class HasState(Protocol):
+    """What one series adds up to in one window."""
+
+    @property
+    def quantity(self) -> Decimal: ...
+
+    @property
+    def state(self) -> State | None: ...
+
+
+def slots_in(start: datetime, end: datetime) -> int:
+    """Return how many five minutes a window of whole hours has."""
+    return (end - start) // SLOT
+
+
+def quantity_of(aggregation: str, state: State) -> Decimal:
+    """Return the quantity that a state stands for; exact, but for a gauge that does not divide evenly.
+
+    A gauge's quantity is in unit-hours, rounded half up at 18 places where it does not end.
+    """
+    if isinstance(state, Slots):
+        return percentile_95(state.sums.values(), state.size)
+    if isinstance(state, Latest):
+        return state.value
+    if isinstance(state, frozenset):
+        return Decimal(len(state))
+    return unit_hours(state) if aggregation == Aggregation.GAUGE else state
+
+
+def joined(aggregation: str, states: Sequence[State]) -> State:
+    """Return the state of several series of one window together; there is at least one."""
+    return _JOINS[Aggregation(aggregation)](states)
+
+
+def combine(aggregation: str, totals: Sequence[HasState]) -> Decimal:
+    """Return the quantity of several series of one window together; there is at least one.
+
+    Sums, counts and gauges add up; of smallest, greatest and latest values one remains; different values are counted
+    once whichever series saw them; five-minute totals are added before their percentile is taken.
+    """
+    if len(totals) == 1:
+        return totals[0].quantity
+    states = []
+    for total in totals:
+        assert total.state is not None, "a state is read wherever a meter has several series"
+        states.append(total.state)
+    return quantity_of(aggregation, joined(aggregation, states))
+
+
+def percentile_95(sums: Iterable[Decimal], slots: int) -> Decimal:
+    """Return the 95th percentile of five-minute totals as bandwidth is billed.
+
+    All slots of the window are sorted, those without usage as zero; the highest 5 % of them (rounded down) are left
+    out, and the next one is the answer.
+    """
+    seen = sorted(sums, reverse=True)
+    rank = slots // 20
+    above_zero = sum(1 for each in seen if each > 0)
+    below_zero = sum(1 for each in seen if each < 0)
+    if rank < above_zero:
+        return seen[rank]
+    if rank < slots - below_zero:
+        return ZERO
+    return seen[rank - slots + len(seen)]
+
+
+def unit_hours(area: Decimal) -> Decimal:
+    """Return level times microseconds as level times hours; exact, or rounded half up at 18 places if it never ends."""
+    digits = int("".join(map(str, area.as_tuple().digits)))
+    # 3,600,000,000 is nine times a number of twos and fives: only by the nine can a division go on for ever.
+    if digits % 9 == 0:
+        return _plain(_EXACT.divide(area, Decimal(MICROSECONDS_IN_HOUR)))
+    hours = _ROUNDED.divide(area, Decimal(MICROSECONDS_IN_HOUR))
+    return _plain(hours.quantize(Decimal(1).scaleb(-GAUGE_PLACES), context=_ROUNDED))
+
+
+def _plain(number: Decimal) -> Decimal:
+    """Drop zeros at the end, and keep the number free of an exponent."""
+    short = number.normalize(_EXACT)
+    return short if int(short.as_tuple().exponent) <= 0 else short.quantize(Decimal(1), context=_EXACT)
+
+
+def _added(states: Sequence[State]) -> State:
+    with decimal.localcontext(_EXACT):
+        return sum(_of(states, Decimal), ZERO)
+
+
+def _union(states: Sequence[State]) -> State:
+    seen: Sequence[frozenset[str]] = _of(states, frozenset)
+    return frozenset[str]().union(*seen)
+
+
+def _slots_added(states: Sequence[State]) -> State:
+    sums: defaultdict[int, Decimal] = defaultdict(Decimal)
+    found = _of(states, Slots)
+    with decimal.localcontext(_EXACT):
+        for each in found:
+            for slot, value in each.sums.items():
+                sums[slot] += value
+    return Slots(dict(sums), max(each.size for each in found))
+
+
+def _of(states: Sequence[State], kind: type[_S]) -> Sequence[_S]:
+    found = [each for each in states if isinstance(each, kind)]
+    assert len(found) == len(states), "all states of one meter are of one kind"
+    return found
+
+
+_JOINS: Final[Mapping[Aggregation, Callable[[Sequence[State]], State]]] = {
+    Aggregation.SUM: _added,
+    Aggregation.COUNT: _added,
+    Aggregation.GAUGE: _added,
+    Aggregation.MIN: lambda states: min(_of(states, Decimal)),
+    Aggregation.MAX: lambda states: max(_of(states, Decimal)),
+    Aggregation.LATEST: lambda states: max(_of(states, Latest)),
+    Aggregation.UNIQUE: _union,
+    Aggregation.P95: _slots_added,
+}

@@ -1,0 +1,275 @@
+"""Quantities agree with a plain model over the events: every aggregation, window, group and filter, folded or not."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from accounts.models import Customer
+from accounts.periods import Grain, Period, edges
+from metering import rollups
+from metering.errors import WindowNotOnTheHour
+from metering.models import Meter
+from metering.quantities import Quantity, QuantityAsk, quantities
+from tests import make_accounts
+from tests import make_metering as make
+
+pytestmark = pytest.mark.django_db
+
+Aggregation = Meter.Aggregation
+OCTOBER = datetime(2026, 10, 1, tzinfo=UTC)
+NOVEMBER = datetime(2026, 11, 1, tzinfo=UTC)
+# Clocks in Berlin go back on the 25th: that day has 25 hours.
+BEGIN, END = datetime(2026, 10, 24, 22, tzinfo=UTC), datetime(2026, 10, 26, 23, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """An event as the model knows it."""
+
+    time: datetime
+    value: Decimal
+    region: str | None
+
+
+def in_plain_words(aggregation: str, used: Sequence[Used], start: datetime, end: datetime) -> Decimal | None:
+    """Work a quantity out from events alone, series apart where levels are meant."""
+    inside = [each for each in used if start <= each.time < end]
+    if aggregation == Aggregation.GAUGE:
+        return levels_over_time(used, start, end)
+    if not inside:
+        return None
+    values = [each.value for each in inside]
+    latest = max(each.time for each in inside)
+    if aggregation == Aggregation.P95:
+        slots: defaultdict[int, Decimal] = defaultdict(Decimal)
+        for each in inside:
+            slots[(each.time - start) // timedelta(minutes=5)] += each.value
+        whole = sorted((slots[index] for index in range((end - start) // timedelta(minutes=5))), reverse=True)
+        return whole[len(whole) * 5 // 100]
+    return {
+        Aggregation.SUM: sum(values, Decimal(0)),
+        Aggregation.COUNT: Decimal(len(values)),
+        Aggregation.MIN: min(values),
+        Aggregation.MAX: max(values),
+        Aggregation.LATEST: max(each.value for each in inside if each.time == latest),
+        Aggregation.UNIQUE: Decimal(len({str(value) for value in values})),
+    }[Aggregation(aggregation)]
+
+
+def levels_over_time(used: Sequence[Used], start: datetime, end: datetime) -> Decimal | None:
+    area, found = Decimal(0), False
+    for region in {each.region for each in used}:
+        levels: dict[datetime, Decimal] = {}
+        for each in used:
+            if each.region == region:
+                levels[each.time] = max(each.value, levels.get(each.time, each.value))
+        moments = sorted(levels)
+        for moment, until in pairwise([*moments, datetime.max.replace(tzinfo=UTC)]):
+            span = (min(until, end) - max(moment, start)) // MICROSECOND
+            if span > 0:
+                found = True
+                area += levels[moment] * span
+    if not found:
+        return None
+    hours = area / Decimal(3_600_000_000)
+    return hours.quantize(Decimal(1).scaleb(-18), ROUND_HALF_UP)
+
+
+times = st.one_of(
+    st.integers(-3, 52).map(lambda hours: BEGIN + timedelta(hours=hours)),
+    st.integers(-3, 52).map(lambda hours: BEGIN + timedelta(hours=hours) - MICROSECOND),
+    st.integers(-3 * 12, 51 * 12).map(lambda slots: BEGIN + timedelta(minutes=5 * slots)),
+    st.integers(-3 * 3600, 51 * 3600).map(lambda seconds: BEGIN + timedelta(seconds=seconds)),
+)
+uses = st.builds(
+    Used,
+    time=times,
+    value=st.decimals(min_value=-20, max_value=99, places=2),
+    region=st.sampled_from(["eu", "us", None]),
+)
+
+
+usage_of_two = st.lists(st.tuples(st.sampled_from([0, 1]), st.lists(uses, min_size=1, max_size=6)), max_size=6)
+Filters = Mapping[str, Sequence[str | None]]
+FILTERS: list[Filters] = [{}, {"region": ["eu"]}, {"region": ["us", None]}]
+
+
+def meters() -> dict[str, Meter]:
+    return {each: make.meter(aggregation=each, dimensions=["region"]) for each in Aggregation.values}
+
+
+def sent(used: Sequence[Used], subject: str) -> list[dict[str, object]]:
+    return [
+        make.event(
+            subject=subject,
+            time=each.time.isoformat(),
+            seconds=str(each.value),
+            **({"region": each.region} if each.region else {}),
+        )
+        for each in used
+    ]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_every_aggregation_agrees_with_a_plain_model(data: st.DataObject) -> None:
+    if not Meter.objects.exists():
+        meters()
+    of = {meter.aggregation: meter.pk for meter in Meter.objects.all()}
+    used, is_folded = data.draw(usage_of_two), data.draw(st.lists(st.booleans(), min_size=6, max_size=6))
+    customers = [make_accounts.customer(code="") for _ in range(2)]
+    for customer in customers:
+        make.subject(f"of-{customer.pk}", customer=customer)
+    for (index, batch), fold in zip(used, is_folded, strict=False):
+        result = make.ingested(*sent(batch, f"of-{customers[index].pk}"), at=NOVEMBER)
+        assert result.accepted == len(batch)
+        if fold:
+            rollups.fold(limit=data.draw(st.sampled_from([2, 50_000])))
+    cut = edges(Period(BEGIN, END), data.draw(st.sampled_from(list(Grain))), "Europe/Berlin")
+    group_by = data.draw(st.sampled_from([(), ("region",)]))
+    filters = data.draw(st.sampled_from(FILTERS))
+
+    asks = [
+        QuantityAsk(
+            customer_id=customer.pk,
+            meter_id=of[aggregation],
+            aggregation=aggregation,
+            edges=cut,
+            group_by=group_by,
+            filters=filters,
+        )
+        for customer in customers
+        for aggregation in Aggregation.values
+    ]
+    found = {
+        (each.ask, each.window, each.group.get("region", "all")): rounded(each.quantity) for each in quantities(asks)
+    }
+
+    expected: dict[tuple[int, int, str | None], Decimal] = {}
+    for position, asked in enumerate(asks):
+        index = position // len(Aggregation.values)
+        of_customer = [each for whose, batch in used for each in batch if whose == index and meets(each, filters)]
+        expected |= {
+            (position, window, group): quantity
+            for (window, group), quantity in quantities_in_plain_words(asked, of_customer).items()
+        }
+    assert found == expected
+
+
+def quantities_in_plain_words(asked: QuantityAsk, used: Sequence[Used]) -> dict[tuple[int, str | None], Decimal]:
+    found = {}
+    for group in {each.region for each in used} if asked.group_by else {"all"}:
+        of_group = [each for each in used if group in {"all", each.region}]
+        for window, (start, end) in enumerate(pairwise(asked.edges)):
+            quantity = in_plain_words(asked.aggregation, of_group, start, end)
+            if quantity is not None:
+                found[window, group] = rounded(quantity)
+    return found
+
+
+def rounded(quantity: Decimal) -> Decimal:
+    return quantity.quantize(Decimal(1).scaleb(-18), ROUND_HALF_UP)
+
+
+def meets(used: Used, filters: Filters) -> bool:
+    return all(used.region in allowed for allowed in filters.values())
+
+
+@pytest.mark.parametrize("year", [1970, 9999])
+@pytest.mark.parametrize("is_folded", [True, False])
+def test_the_first_and_the_last_years_are_read_like_any_other(year: int, is_folded: bool) -> None:  # noqa: FBT001
+    of = meters()
+    acme = make_accounts.customer()
+    start, end = datetime(year, 2, 1, tzinfo=UTC), datetime(year, 3, 1, tzinfo=UTC)
+    make.subject("project-1", customer=acme, starts_at=start)
+    make.ingested(
+        make.event(time=f"{year}-02-01T00:00:00Z", seconds="3"),
+        make.event(time=f"{year}-02-28T23:59:59.999999Z", seconds="5"),
+        make.event(time=f"{year}-03-01T00:00:00Z", seconds="100"),
+        at=end,
+    )
+    if is_folded:
+        rollups.fold()
+
+    found = quantities([ask(acme, of[each], [start, end]) for each in Aggregation.values])
+
+    level = 3 * 28 * 24 + Decimal(2) / 3_600_000_000
+    assert [each.quantity for each in found] == [
+        8,
+        2,
+        3,
+        5,
+        5,
+        2,
+        level.quantize(Decimal(1).scaleb(-18), ROUND_HALF_UP),
+        0,
+    ]
+
+
+def ask(customer: Customer, meter: Meter, cut: Sequence[datetime], **more: Any) -> QuantityAsk:
+    return QuantityAsk(customer_id=customer.pk, meter_id=meter.pk, aggregation=meter.aggregation, edges=cut, **more)
+
+
+def test_a_level_is_carried_in_however_long_ago_it_was_read() -> None:
+    gauge = make.meter(aggregation=Aggregation.GAUGE)
+    acme = make_accounts.customer()
+    make.subject("project-1", customer=acme)
+    make.ingested(make.event(time="2026-03-05T10:00:00Z", seconds="2"))
+    rollups.fold()
+
+    (found,) = quantities([ask(acme, gauge, [OCTOBER, NOVEMBER])])
+
+    assert found == Quantity(0, 0, {}, Decimal(2 * 31 * 24), 0)
+
+
+def test_a_level_holds_until_the_end_of_the_hour_that_runs_and_not_beyond() -> None:
+    gauge = make.meter(aggregation=Aggregation.GAUGE)
+    acme = make_accounts.customer()
+    make.subject("project-1", customer=acme)
+    make.ingested(make.event(time="2026-10-15T10:30:00Z", seconds="2"))
+    cut = edges(Period(OCTOBER, NOVEMBER), "day", "UTC")
+
+    def total(until: datetime) -> list[tuple[int, Decimal]]:
+        return [(each.window, each.quantity) for each in quantities([ask(acme, gauge, cut, until=until)])]
+
+    assert total(datetime(2026, 10, 15, 11, tzinfo=UTC)) == [(14, Decimal(1))]
+    assert total(datetime(2026, 10, 15, 11, 0, 1, tzinfo=UTC)) == [(14, Decimal(3))]
+    assert total(datetime(2026, 10, 16, 0, 20, tzinfo=UTC)) == [(14, Decimal(27)), (15, Decimal(2))]
+    assert total(OCTOBER) == []
+    assert total(OCTOBER - timedelta(days=1)) == []
+
+
+def test_the_number_of_statements_does_not_grow_with_customers() -> None:
+    of = meters()
+    acme = make_accounts.customer()
+    make.subject("project-1", customer=acme)
+    make.ingested(make.event(seconds="1", region="eu"))
+    asks = [ask(acme, of[each], [OCTOBER, NOVEMBER]) for each in Aggregation.values]
+
+    counts = []
+    for times in (1, 50):
+        with CaptureQueriesContext(connection) as queries:
+            found = quantities(asks * times)
+        counts.append((len(queries), len(found)))
+
+    assert counts == [(8, 8), (8, 400)]
+
+
+def test_edges_within_an_hour_are_refused_rather_than_wrong() -> None:
+    meter, acme = make.meter(), make_accounts.customer()
+
+    with pytest.raises(WindowNotOnTheHour):
+        quantities([ask(acme, meter, [OCTOBER, OCTOBER + timedelta(minutes=90)])])
