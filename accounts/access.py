@@ -30,6 +30,8 @@ class Permission(StrEnum):
     EDIT_METERS = "edit_meters", "Create and edit meters"
     LOAD_USAGE = "load_usage", "Load usage files"
     RELEASE_QUARANTINE = "release_quarantine", "Release or discard quarantined events"
+    MANAGE_RETENTION = "manage_retention", "Archive usage, set legal holds, ask for erasures"
+    APPROVE_ERASURES = "approve_erasures", "Approve the erasure of usage"
     VIEW_PRICES = "view_prices", "See products, price books and contracts"
     EDIT_PRICES = "edit_prices", "Draft and submit price book versions"
     APPROVE_PRICES = "approve_prices", "Approve price book versions"
@@ -82,6 +84,7 @@ ROLE_PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
         Permission.EDIT_CONTRACTS,
         Permission.EDIT_LEGAL_ENTITIES,
         Permission.RELEASE_QUARANTINE,
+        Permission.APPROVE_ERASURES,
         Permission.RUN_BILLING,
         Permission.APPROVE_INVOICES,
         Permission.ISSUE_INVOICES,
@@ -112,6 +115,7 @@ ROLE_PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
         Permission.EDIT_LEGAL_ENTITIES,
         Permission.EDIT_STAFF,
         Permission.EDIT_API_KEYS,
+        Permission.MANAGE_RETENTION,
         Permission.VIEW_AUDIT,
     },
 }

@@ -64,6 +64,16 @@ beat_schedule_filename = str(settings.DATA_FOLDER / "beat-schedule")
 # A tick that no worker took before the next one is due is dropped, so that none pile up.
 beat_schedule = {
     "fold usage into hours": {"task": "metering.tasks.fold_usage", "schedule": 10.0, "options": {"expires": 10}},
+    "make tables for the usage of months ahead": {
+        "task": "metering.tasks.make_partitions",
+        "schedule": 3600.0,
+        "options": {"expires": 3600},
+    },
+    "archive, bring back and erase usage": {
+        "task": "metering.tasks.keep_retention",
+        "schedule": 60.0,
+        "options": {"expires": 60},
+    },
     "sweep up missed documents and mails": {
         "task": "billing.tasks.sweep",
         "schedule": 20.0,

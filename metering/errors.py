@@ -192,3 +192,87 @@ class FindingUnknown(CountinghouseError):
     """There is no such gap, spike or difference any more: usage has come in since."""
 
     code = "finding_unknown"
+
+
+class MonthNotArchivable(CountinghouseError):
+    """The month may not go: it is too young, has no events, or something in it waits."""
+
+    code = "month_not_archivable"
+
+
+class MonthOnHold(CountinghouseError):
+    """A legal hold covers this month: it stays where it is."""
+
+    code = "month_on_hold"
+
+
+class MonthHasWaitingEvents(CountinghouseError):
+    """Events of this month wait in quarantine: release or discard them first."""
+
+    code = "month_has_waiting_events"
+
+
+class MonthNotInState(CountinghouseError):
+    """The month is at another step of its way into the archive or back."""
+
+    code = "month_not_in_state"
+
+
+class MonthInProgress(CountinghouseError):
+    """Somebody else is at work on this month, or its table is in use; ask again in a moment."""
+
+    code = "month_in_progress"
+
+
+class MonthUnknown(CountinghouseError):
+    """This month was never on its way into the archive."""
+
+    code = "month_unknown"
+
+
+class MonthChanged(CountinghouseError):
+    """The month's events are not those in the file: archive the month anew."""
+
+    code = "month_changed"
+
+
+class ArchiveFileDamaged(CountinghouseError):
+    """An archived file is not what was written."""
+
+    code = "archive_file_damaged"
+
+
+class LegalHoldInvalid(CountinghouseError):
+    """A hold names a customer or months, and a reason."""
+
+    code = "legal_hold_invalid"
+
+
+class LegalHoldUnknown(CountinghouseError):
+    """There is no such legal hold."""
+
+    code = "legal_hold_unknown"
+
+
+class ErasureInvalid(CountinghouseError):
+    """An erasure names a customer, a moment that has passed, a reason and its legal basis."""
+
+    code = "erasure_invalid"
+
+
+class ErasureUnknown(CountinghouseError):
+    """There is no such erasure."""
+
+    code = "erasure_unknown"
+
+
+class ErasureOpen(CountinghouseError):
+    """An erasure of this customer's events waits for approval or is under way."""
+
+    code = "erasure_open"
+
+
+class UsageOnHold(CountinghouseError):
+    """A legal hold covers usage of this customer: it is not erased."""
+
+    code = "usage_on_hold"

@@ -25,6 +25,7 @@ from metering.models import RefusedEvent, UsageBatch
 
 MAX_EVENTS = 10_000
 FUTURE_ALLOWANCE = timedelta(hours=1)
+_SURELY_NOT_ARCHIVED = timedelta(days=28)
 
 Door = UsageBatch.Door
 
@@ -133,10 +134,14 @@ def ingest(
 
 def counting_rules(cursor: psycopg.Cursor, *, events: Sequence[Event], at: datetime) -> CountingRules:
     """Return what decides how these events count, as it stands now."""
+    earliest = earliest_acceptable(at)
+    # Months go into the archive long after their last event; only for old ones has it to be asked which.
+    if any(event.time < at - _SURELY_NOT_ARCHIVED for event in events):
+        earliest = max(earliest, storage.archived_until(cursor) or earliest)
     return CountingRules(
         meters=meters.rules_for(cursor, {event.type for event in events}),
         owners=attribution.owners_of(cursor, {event.subject for event in events}),
-        earliest=earliest_acceptable(at),
+        earliest=earliest,
         latest=at + FUTURE_ALLOWANCE,
     )
 

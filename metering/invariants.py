@@ -7,17 +7,39 @@ from accounts.invariants import Rule
 RULES: tuple[Rule, ...] = (
     Rule(
         name="metering.identity_is_an_event_or_in_quarantine",
-        statement="Every identity taken is one accepted event, or one that is still in quarantine or was discarded.",
+        statement="Every identity taken is one accepted event, here or in an archived month, or one that is still in "
+        "quarantine or was discarded.",
         sql="""
             WITH holder AS (
                 SELECT key FROM usage_event
                 UNION ALL
                 SELECT key FROM metering_quarantinedevent WHERE status <> 'released'
+            ), wrong AS (
+                SELECT key, count(holder.key) AS holders, count(usage_identity.content_hash) AS identities
+                FROM usage_identity FULL JOIN holder USING (key)
+                GROUP BY key
+                HAVING count(holder.key) <> 1 OR count(usage_identity.content_hash) <> 1
+            ), lone AS (
+                SELECT key, replace(key::text, '-', '') AS hex FROM wrong WHERE holders = 0 AND identities = 1
+            ), away AS (
+                SELECT count(*) AS events, coalesce(sum(('x' || left(hex, 16))::bit(64)::bigint), 0) AS key_high,
+                       coalesce(sum(('x' || right(hex, 16))::bit(64)::bigint), 0) AS key_low
+                FROM lone
+            ), archived AS (
+                SELECT coalesce(sum(rows), 0) AS events, coalesce(sum(key_high), 0) AS key_high,
+                       coalesce(sum(key_low), 0) AS key_low
+                FROM metering_archivedmonth WHERE usage_month_is_archived(month)
+            ), differs AS (
+                SELECT FROM away, archived
+                WHERE (away.events, away.key_high, away.key_low)
+                      <> (archived.events, archived.key_high, archived.key_low)
             )
-            SELECT key, count(holder.key) AS holders FROM usage_identity
-            FULL JOIN holder USING (key)
-            GROUP BY key
-            HAVING count(holder.key) <> 1 OR count(usage_identity.content_hash) <> 1
+            SELECT key, holders FROM wrong WHERE holders > 1 OR identities <> 1
+            UNION ALL
+            -- Identities without an event have to be those of the archived months, by number and by sum.
+            SELECT lone.key, 0 FROM lone, differs
+            UNION ALL
+            SELECT NULL, 0 FROM differs WHERE NOT EXISTS (SELECT FROM lone)
         """,
     ),
     Rule(
@@ -25,7 +47,8 @@ RULES: tuple[Rule, ...] = (
         statement="An event that was released from quarantine is an accepted event.",
         sql="""
             SELECT record.id FROM metering_quarantinedevent AS record
-            WHERE record.status = 'released' AND NOT EXISTS (
+            WHERE record.status = 'released' AND NOT usage_month_is_archived((record.time AT TIME ZONE 'UTC')::date)
+              AND NOT EXISTS (
                 SELECT 1 FROM usage_event AS event WHERE event.key = record.key AND event.time = record.time
             )
         """,
@@ -53,6 +76,7 @@ RULES: tuple[Rule, ...] = (
             FROM counted FULL JOIN kept USING (customer_id, series_id, hour)
             WHERE (counted.count, counted.sum, counted.min, counted.max, counted.last)
                IS DISTINCT FROM (kept.count, kept.sum, kept.min, kept.max, kept.last)
+              AND usage_is_recountable(customer_id, hour)
         """,
     ),
     Rule(
@@ -73,7 +97,8 @@ RULES: tuple[Rule, ...] = (
             )
             SELECT customer_id, series_id, hour, part, counted.count, kept.count, counted.sum, kept.sum
             FROM counted FULL JOIN kept USING (customer_id, series_id, hour, part)
-            WHERE counted.count IS DISTINCT FROM kept.count OR counted.sum IS DISTINCT FROM kept.sum
+            WHERE (counted.count IS DISTINCT FROM kept.count OR counted.sum IS DISTINCT FROM kept.sum)
+              AND usage_is_recountable(customer_id, hour)
         """,
     ),
     Rule(
@@ -119,6 +144,10 @@ RULES: tuple[Rule, ...] = (
                 SELECT batch_id, time, 1 AS accepted, NULL::uuid AS amended FROM usage_event
                 UNION ALL
                 SELECT batch_id, time, 0, key FROM usage_amendment
+                UNION ALL
+                SELECT part.batch_id, part.earliest_at, part.events, NULL FROM metering_archivedbatch AS part
+                JOIN metering_archivedmonth AS archived ON archived.id = part.month_id
+                WHERE usage_month_is_archived(archived.month)
             ), made AS (
                 SELECT batch_id, sum(accepted) AS accepted, count(DISTINCT amended) AS amended,
                        min(time) AS earliest_at FROM fact GROUP BY batch_id
@@ -171,6 +200,9 @@ RULES: tuple[Rule, ...] = (
             FROM received FULL JOIN wanted USING (hour, source, type, meter_id)
             WHERE (coalesce(received.count, 0), coalesce(received.waiting, 0), coalesce(received.discarded, 0))
                   <> (coalesce(wanted.count, 0), coalesce(wanted.waiting, 0), coalesce(wanted.discarded, 0))
+              AND NOT EXISTS (
+                  SELECT FROM usage_unrecountable AS span WHERE hour >= span.starts_at AND hour < span.ends_at
+              )
         """,
     ),
     Rule(

@@ -42,7 +42,8 @@ def begin_batch(cursor: psycopg.Cursor[Any], *, months: Sequence[date]) -> int:
         SELECT nextval(pg_get_serial_sequence(%s, 'id')),
                ARRAY(
                    SELECT month FROM unnest(%s::date[]) AS month
-                   WHERE to_regclass(usage_event_partition(month)) IS NULL ORDER BY month
+                   WHERE to_regclass(usage_event_partition(month)) IS NULL AND NOT usage_month_is_archived(month)
+                   ORDER BY month
                )
         """,
         ["metering_usagebatch", months],
@@ -51,6 +52,15 @@ def begin_batch(cursor: psycopg.Cursor[Any], *, months: Sequence[date]) -> int:
     for month in missing:
         cursor.execute("SELECT make_usage_event_partition(%s)", [month])
     return int(batch_id)
+
+
+def archived_until(cursor: psycopg.Cursor[Any]) -> datetime | None:
+    """Return the moment before which months of events are in the archive, so that no event can join them."""
+    cursor.execute(
+        "SELECT max(usage_month_end(month)) FROM metering_archivedmonth WHERE usage_month_is_archived(month)",
+    )
+    (until,) = _one(cursor)
+    return until  # type: ignore[no-any-return]  # a timestamptz or NULL
 
 
 def take_identities(cursor: psycopg.Cursor[Any], hashes: Mapping[str, str]) -> set[str]:

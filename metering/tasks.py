@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from celery import shared_task
+from django.utils import timezone
 
-from metering import receipts, rollups
+from metering import partitions, receipts, retention_jobs, rollups
 
 _DELTAS_AT_ONCE = 50_000
 _ROUNDS = 20
@@ -17,3 +18,15 @@ def fold_usage() -> None:
     for _ in range(_ROUNDS):
         if rollups.fold(limit=_DELTAS_AT_ONCE) < _DELTAS_AT_ONCE:
             return
+
+
+@shared_task  # type: ignore[untyped-decorator]
+def make_partitions() -> None:
+    """Make the tables for the events of the months ahead."""
+    partitions.make_ahead(at=timezone.now())
+
+
+@shared_task  # type: ignore[untyped-decorator]
+def keep_retention() -> None:
+    """Write and verify the files of planned months, bring back what is coming back, erase what was approved."""
+    retention_jobs.work(at=timezone.now())

@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import count
 
+from django.db import connection
+
 from accounts.access import Actor
 from accounts.models import Customer
 from metering.attribution import assign_subject
 from metering.ingestion import IngestResult, ingest
+from metering.invariants import RULES
 from metering.meters import define_meter
 from metering.models import Meter, SubjectAssignment, UsageBatch
 from metering.usage import SeriesTotal, UsageWindow, series_totals
@@ -101,3 +104,14 @@ def totals(
     """Read what a customer's series add up to."""
     customer_id = customer if isinstance(customer, int) else customer.pk
     return series_totals([UsageWindow(customer_id=customer_id, start=start, end=end)])
+
+
+def broken_rules() -> list[str]:
+    """Ask every invariant of usage, and return the names of those that do not hold."""
+    with connection.cursor() as cursor:
+        broken = []
+        for rule in RULES:
+            cursor.execute(rule.sql)
+            if cursor.fetchall():
+                broken.append(rule.name)
+    return broken

@@ -83,6 +83,10 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Usage older than this goes to quarantine: identities beyond it may one day be archived without counting twice.
 USAGE_ACCEPTANCE_MONTHS = int(os.environ.get("USAGE_ACCEPTANCE_MONTHS") or 25)
+# Tables for the events of so many months after this one are made before the first event comes in.
+USAGE_PARTITIONS_AHEAD = int(os.environ.get("USAGE_PARTITIONS_AHEAD") or 3)
+# Where the files of archived months lie; on storage that is backed up, for the database may hold their events no more.
+ARCHIVE_DIR = Path(os.environ.get("ARCHIVE_DIR") or DATA_FOLDER / "archive")
 # The demonstration gives people sign-ins with a published password.
 DEMONSTRATION_ALLOWED = False
 

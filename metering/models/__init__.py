@@ -4,6 +4,7 @@ from metering.models.completeness import Acknowledgement, ControlTotal, UsageRec
 from metering.models.kafka import KafkaPartition
 from metering.models.meters import Meter, MeterVersion
 from metering.models.quarantine import QuarantinedEvent, RefusedEvent
+from metering.models.retention import ArchivedBatch, ArchivedMonth, LegalHold, LegalHoldLift, UsageErasure
 from metering.models.subjects import Subject, SubjectAssignment
 from metering.models.usage import (
     PartKind,
@@ -21,8 +22,12 @@ from metering.models.usage import (
 
 __all__ = [
     "Acknowledgement",
+    "ArchivedBatch",
+    "ArchivedMonth",
     "ControlTotal",
     "KafkaPartition",
+    "LegalHold",
+    "LegalHoldLift",
     "Meter",
     "MeterVersion",
     "PartKind",
@@ -33,6 +38,7 @@ __all__ = [
     "UsageAmendment",
     "UsageBatch",
     "UsageDelta",
+    "UsageErasure",
     "UsageEvent",
     "UsageHour",
     "UsageIdentity",

@@ -7,7 +7,9 @@ from django.db import models
 from django.db.models import Q
 
 from accounts.models import User
-from accounts.triggers import append_only, refuse, refuse_truncate
+from accounts.triggers import refuse, refuse_truncate
+
+_REFUSAL_IS_A_FACT = "A refused event is a fact: it never changes."
 
 QUARANTINED_CONTENT = (
     "key",
@@ -21,6 +23,16 @@ QUARANTINED_CONTENT = (
     "first_seen_at",
     "batch_id",
 )
+# What an erasure by law leaves of an event: its identity, its kind and when it was.
+_KEPT = ("key", "content_hash", "type", "time", "first_seen_at", "batch_id")
+_ERASED_BY_LAW = (
+    "usage_erasure_is_running()"
+    " AND NEW.source = '' AND NEW.event_id = '' AND NEW.subject = '' AND NEW.data = '{}'::jsonb AND NEW.detail = ''"
+)
+
+
+def _changed(columns: tuple[str, ...]) -> str:
+    return " OR ".join(f"OLD.{column} IS DISTINCT FROM NEW.{column}" for column in columns)
 
 
 class QuarantinedEvent(models.Model):
@@ -98,13 +110,13 @@ class QuarantinedEvent(models.Model):
             refuse(
                 "quarantined_event_keeps_its_content",
                 operation=pgtrigger.Update,
-                condition=pgtrigger.AnyChange(*QUARANTINED_CONTENT),
+                condition=f"({_changed(QUARANTINED_CONTENT)}) AND NOT ({_ERASED_BY_LAW} AND NOT ({_changed(_KEPT)}))",
                 sentence="A quarantined event's content never changes.",
             ),
             refuse(
                 "quarantined_event_closes_once",
                 operation=pgtrigger.Update,
-                condition=~pgtrigger.Q(old__status="open"),
+                condition=f"OLD.status <> 'open' AND NOT ({_ERASED_BY_LAW} AND OLD.status = NEW.status)",
                 sentence="A released or discarded event stays so.",
             ),
             refuse(
@@ -160,7 +172,21 @@ class RefusedEvent(models.Model):
                 name="refusal_reason_is_known",
             ),
         )
-        triggers = append_only("refused_event", sentence="A refused event is a fact: it never changes.")
+        triggers = (
+            refuse(
+                "refused_event_never_changes",
+                operation=pgtrigger.Update,
+                condition=(
+                    "NOT (usage_erasure_is_running()"
+                    " AND NEW.source = '' AND NEW.event_id = '' AND NEW.payload = '' AND NEW.detail = 'erased by law'"
+                    " AND (OLD.batch_id, OLD.position, OLD.reason, OLD.fingerprint, OLD.refused_at)"
+                    " = (NEW.batch_id, NEW.position, NEW.reason, NEW.fingerprint, NEW.refused_at))"
+                ),
+                sentence=_REFUSAL_IS_A_FACT,
+            ),
+            refuse("refused_event_is_never_deleted", operation=pgtrigger.Delete, sentence=_REFUSAL_IS_A_FACT),
+            refuse_truncate("refused_event_is_never_emptied", sentence=_REFUSAL_IS_A_FACT),
+        )
 
     def __str__(self) -> str:
         return f"{self.get_reason_display()}: {self.detail}"

@@ -16,6 +16,8 @@ from django.db.models.expressions import RawSQL
 
 from accounts.triggers import append_only, refuse, refuse_truncate
 
+_EVENT_IS_A_FACT = "An accepted event is a fact: it never changes."
+
 
 class UsageBatch(models.Model):
     """One accepted call of the ingestion function: who sent it, through which door, and what became of it.
@@ -260,7 +262,9 @@ class UsageLevel(models.Model):
 class UsageEvent(models.Model):
     """One accepted event as it came; append-only, partitioned by month of `time` (the table is made by SQL).
 
-    `series_ids` are the series it was counted in, so that the events behind a total are never guessed.
+    `series_ids` are the series it was counted in, so that the events behind a total are never guessed. An erasure by
+    law leaves an event without source, event id, subject and data; no event comes in without an id, so an empty one
+    says it.
     """
 
     pk = models.CompositePrimaryKey("customer_id", "time", "key")
@@ -277,7 +281,21 @@ class UsageEvent(models.Model):
 
     class Meta:
         db_table = "usage_event"
-        triggers = append_only("usage_event", sentence="An accepted event is a fact: it never changes.")
+        triggers = (
+            refuse(
+                "usage_event_never_changes",
+                operation=pgtrigger.Update,
+                condition=(
+                    "NOT (usage_erasure_covers(OLD.customer_id, OLD.time)"
+                    " AND NEW.source = '' AND NEW.event_id = '' AND NEW.subject = '' AND NEW.data = '{}'::jsonb"
+                    " AND (OLD.customer_id, OLD.time, OLD.key, OLD.batch_id, OLD.type, OLD.series_ids)"
+                    " = (NEW.customer_id, NEW.time, NEW.key, NEW.batch_id, NEW.type, NEW.series_ids))"
+                ),
+                sentence=_EVENT_IS_A_FACT,
+            ),
+            refuse("usage_event_is_never_deleted", operation=pgtrigger.Delete, sentence=_EVENT_IS_A_FACT),
+            refuse_truncate("usage_event_is_never_emptied", sentence=_EVENT_IS_A_FACT),
+        )
 
     def __str__(self) -> str:
         return f"{self.source} {self.event_id}"
