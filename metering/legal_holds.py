@@ -45,6 +45,9 @@ def set_hold(
     if customer_id is not None and not Customer.objects.filter(pk=customer_id).exists():
         msg = "There is no such customer."
         raise LegalHoldInvalid(msg)
+    with connection.cursor() as cursor:
+        # Whoever detaches, drops or erases has found no hold under the same lock, and is done before this one begins.
+        cursor.execute("SELECT wait_for_legal_holds()")
     hold = LegalHold.objects.create(
         customer_id=customer_id,
         first_month=first_month,

@@ -169,15 +169,7 @@ class LegalHold(models.Model):
             ),
             models.CheckConstraint(condition=~Q(reason=""), name="legal_hold_has_a_reason"),
         )
-        triggers = (
-            *append_only("legal_hold", sentence="A legal hold is a fact: it is lifted, never changed."),
-            pgtrigger.Trigger(
-                name="legal_hold_waits_its_turn",
-                when=pgtrigger.Before,
-                operation=pgtrigger.Insert,
-                func="PERFORM wait_for_legal_holds(); RETURN NEW;",
-            ),
-        )
+        triggers = append_only("legal_hold", sentence="A legal hold is a fact: it is lifted, never changed.")
 
     def __str__(self) -> str:
         return f"legal hold {self.pk}"
