@@ -75,14 +75,18 @@ def _find_or_make(cursor: psycopg.Cursor[Any], keys: list[SeriesKey]) -> NamedSe
     missing = texts.keys() - ids.keys()
     over_limit: dict[_Row, str] = {}
     if missing:
+        _hold_limits(cursor, missing)
+        # Who held them before may have made the same series, which then are not new and take no room.
+        ids |= _select(cursor, missing)
+        missing -= ids.keys()
+    if missing:
         over_limit = _over_limit(cursor, missing, {each.meter_id: each for each in versions.values()})
         if wanted := sorted(missing - over_limit.keys()):
             _insert(cursor, {row: texts[row] for row in wanted})
             ids |= _select(cursor, wanted)
-    # Somebody else may have made a series since it was found to be one too many.
     return NamedSeries(
         {key: ids[row] for key, row in rows.items() if row in ids},
-        {key: over_limit[row] for key, row in rows.items() if row not in ids},
+        {key: over_limit[row] for key, row in rows.items() if row in over_limit},
     )
 
 
@@ -98,22 +102,26 @@ def _versions(cursor: psycopg.Cursor[Any], version_ids: Iterable[int]) -> dict[i
     return {version_id: _Version(*version) for version_id, *version in cursor}
 
 
-def _over_limit(
-    cursor: psycopg.Cursor[Any], missing: Iterable[_Row], meters: Mapping[int, _Version]
-) -> dict[_Row, str]:
-    """Return which of the new series are too many, and why; until the transaction ends nobody else adds to theirs."""
-    wanted: defaultdict[tuple[int, int], list[_Row]] = defaultdict(list)
-    for row in sorted(missing):
-        wanted[row.customer_id, row.meter_id].append(row)
+def _hold_limits(cursor: psycopg.Cursor[Any], rows: Iterable[_Row]) -> None:
+    """Let nobody else add series to these customers' meters until the transaction ends."""
     # In order, so that two senders never wait for each other in a ring.
-    customers, meter_ids = [list(ids) for ids in zip(*wanted, strict=True)]
+    pairs = sorted({(row.customer_id, row.meter_id) for row in rows})
     cursor.execute(
         """
         SELECT pg_advisory_xact_lock(hashtextextended('metering.series ' || customer_id || ' ' || meter_id, 0))
         FROM unnest(%s::bigint[], %s::bigint[]) AS wanted(customer_id, meter_id)
         """,
-        [customers, meter_ids],
+        [[customer_id for customer_id, _ in pairs], [meter_id for _, meter_id in pairs]],
     )
+
+
+def _over_limit(
+    cursor: psycopg.Cursor[Any], missing: Iterable[_Row], meters: Mapping[int, _Version]
+) -> dict[_Row, str]:
+    """Return which of the new series are too many, and why; the limits are held."""
+    wanted: defaultdict[tuple[int, int], list[_Row]] = defaultdict(list)
+    for row in sorted(missing):
+        wanted[row.customer_id, row.meter_id].append(row)
     cursor.execute(
         """
         SELECT wanted.customer_id, wanted.meter_id, (
@@ -122,7 +130,7 @@ def _over_limit(
         )
         FROM unnest(%s::bigint[], %s::bigint[]) AS wanted(customer_id, meter_id)
         """,
-        [customers, meter_ids],
+        [[customer_id for customer_id, _ in wanted], [meter_id for _, meter_id in wanted]],
     )
     over: dict[_Row, str] = {}
     for customer_id, meter_id, count in cursor:
