@@ -207,6 +207,9 @@ def _contribution(meter: MeterRule, version: VersionRule, event: Event, customer
 def _seen_value(found: object, name: str) -> str | Problem:
     if found is None or found == "":
         return Problem(Reason.MISSING_VALUE, f"{name!r} is missing")
+    if isinstance(found, int | Decimal) and not isinstance(found, bool):
+        # 1 and 1.0 are one number, and so one value.
+        found = plain(Decimal(found))
     try:
         text = _dimension(found, name)
     except ValueError as error:

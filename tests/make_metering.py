@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from itertools import count
 
 from django.db import connection
@@ -33,6 +34,7 @@ def meter(
     aggregation: str = Meter.Aggregation.SUM,
     value_path: str = "seconds",
     event_filter: Mapping[str, str | int | bool] | None = None,
+    conversion: Decimal = Decimal(1),
     dimensions: Sequence[str] = (),
 ) -> Meter:
     """Define a meter; it adds up the seconds of GPU events unless told otherwise."""
@@ -44,6 +46,7 @@ def meter(
         aggregation=aggregation,
         value_path="" if aggregation == Meter.Aggregation.COUNT else value_path,
         event_filter=event_filter,
+        conversion=conversion,
         unit="s",
         dimensions=dimensions,
         actor=SYSTEM,

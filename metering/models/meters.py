@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pgtrigger
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
@@ -96,7 +98,10 @@ class MeterVersion(models.Model):
                 ),
                 name="meter_version_begins_on_the_hour",
             ),
-            models.CheckConstraint(condition=Q(conversion__gt=0), name="meter_conversion_is_positive"),
+            # Postgres takes NaN for greater than any number.
+            models.CheckConstraint(
+                condition=Q(conversion__gt=0, conversion__lt=Decimal(10) ** 38), name="meter_conversion_is_positive"
+            ),
         )
         triggers = (
             *append_only("meter_version", sentence="Usage was counted by this version: it never changes."),
