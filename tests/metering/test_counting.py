@@ -93,7 +93,7 @@ def test_an_event_of_before_the_first_version_is_not_taken() -> None:
     young = meter(version(1, valid_from=CHANGE))
 
     assert reason('{"value": 1}', young, time="2026-10-15T11:59:59.999999Z") == Reason.UNKNOWN_TYPE
-    assert counted('{"value": 1}', young, time="2026-10-15T12:00:00Z")
+    assert len(counted('{"value": 1}', young, time="2026-10-15T12:00:00Z").parts) == 1
 
 
 def test_each_version_has_its_own_value_filter_and_dimensions() -> None:
@@ -118,7 +118,7 @@ def test_one_event_feeds_every_meter_whose_filter_takes_it() -> None:
         meter(version(event_filter={"spot": False}), number=3),
     )
 
-    assert [(part.series.meter_id, part.value) for part in found.parts] == [(1, 3), (2, 1)]
+    assert [(part.series.meter_id, int(part.value)) for part in found.parts] == [(1, 3), (2, 1)]
 
 
 def test_a_value_that_one_meter_cannot_read_keeps_the_event_from_all() -> None:
@@ -311,7 +311,7 @@ def test_the_last_value_is_that_of_the_latest_time_and_of_several_the_greatest()
 
     for order in (events, events[::-1]):
         (total,) = add_up(order).hours.values()
-        assert (total.last, total.min, total.max, total.sum, total.count) == (3, 1, 9, 15, 4)
+        assert [total.last, total.min, total.max, total.sum] == [Decimal(each) for each in (3, 1, 9, 15)]
 
 
 def test_an_hour_ends_where_the_next_begins() -> None:

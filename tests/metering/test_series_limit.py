@@ -153,7 +153,7 @@ def test_parallel_senders_never_exceed_the_limit_and_agree_which_series_there_ar
         for name in names:
             make.ingested(*disks(name))
 
-    in_parallel(*[lambda seed=seed: send(seed) for seed in range(4)])  # type: ignore[misc]  # a default binds the seed
+    in_parallel(*[lambda seed=seed: send(seed) for seed in range(4)])
 
     assert UsageSeries.objects.count() == 10
     counts = [total.count for total in make.totals(shop)]
