@@ -51,7 +51,7 @@ WITH_EQUAL_NUMBERS = """
 
 class Migration(migrations.Migration):
 
-    dependencies = [("metering", "0008_usage_from_kafka")]
+    dependencies = [("metering", "0009_retention")]
 
     operations = [
         migrations.RunSQL(sql=WITH_EQUAL_NUMBERS, reverse_sql=migrations.RunSQL.noop),
