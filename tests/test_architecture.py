@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
-FOLDERS = ("accounts", "metering", "pricing", "billing", "config", "benchmarks", "tests")
+FOLDERS = ("accounts", "metering", "pricing", "billing", "config", "benchmarks", "clients", "tests")
 SOURCES = sorted(
     path
     for folder in FOLDERS

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -42,8 +43,11 @@ class WebServer:
 
     def resident_bytes(self) -> int:
         """Return what its largest worker holds in memory."""
-        workers = psutil.Process(self.process.pid).children()
-        return max(int(worker.memory_info().rss) for worker in workers)
+        return max(int(worker.memory_info().rss) for worker in self.workers())
+
+    def workers(self) -> list[psutil.Process]:
+        """Return the processes that serve."""
+        return list(psutil.Process(self.process.pid).children())
 
     def post(self, body: bytes, *, secret: str, **headers: str) -> Answer:
         """Send a body to the door for events on a connection of its own."""
@@ -89,6 +93,13 @@ def web_server(*, threads: int = 2, port: int = 0, **environment: str) -> Iterat
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=20)
+
+
+def free_port() -> int:
+    """Return a port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def wait_until(what: Any, *, seconds: float = 30) -> None:
