@@ -277,3 +277,19 @@ def cut(period: Period, instants: Iterable[datetime]) -> list[Period]:
     inner = sorted({instant.astimezone(UTC) for instant in instants if period.start < instant < period.end})
     edges = [period.start, *inner, period.end]
     return [Period(start, end) for start, end in pairwise(edges)]
+
+
+def instants_of(local: datetime, time_zone: str) -> list[datetime]:
+    """The instants, in UTC, at which clocks on the wall show `local`, which has no time zone itself.
+
+    Two where clocks are set back over it, the earlier one first; none where they are set forward over it, or where a
+    datetime cannot hold it.
+
+    Raises: TimeZoneUnknown.
+    """
+    zone = time_zone_named(time_zone)
+    try:
+        found = {local.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1)}
+        return sorted(instant for instant in found if instant.astimezone(zone).replace(tzinfo=None, fold=0) == local)
+    except OverflowError:
+        return []

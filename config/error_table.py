@@ -14,7 +14,7 @@ from accounts.errors import CountinghouseError
 from billing import errors as billing
 from billing import pdf_data
 from metering import errors as metering
-from metering.sources import rows
+from metering.sources import mapping, rows
 from pricing import calculator, charges, money
 from pricing import errors as pricing
 from pricing.rating import engine, spec
@@ -42,6 +42,8 @@ _NOT_FOUND: tuple[type[CountinghouseError], ...] = (
     metering.MonthUnknown,
     metering.LegalHoldUnknown,
     metering.ErasureUnknown,
+    metering.UsageFileUnknown,
+    metering.MappingUnknown,
     pricing.ProductUnknown,
     pricing.PriceBookUnknown,
     pricing.VersionUnknown,
@@ -72,6 +74,9 @@ _CONFLICT: tuple[type[CountinghouseError], ...] = (
     metering.ArchiveFileDamaged,
     metering.ErasureOpen,
     metering.UsageOnHold,
+    metering.UsageFileStateOther,
+    metering.UsageFileNotHere,
+    metering.MappingNameTaken,
     pricing.ProductCodeTaken,
     pricing.ProductUsageFrozen,
     pricing.PriceBookCodeTaken,
@@ -120,6 +125,11 @@ _UNPROCESSABLE: tuple[type[CountinghouseError], ...] = (
     metering.ErasureInvalid,
     metering.WindowNotOnTheHour,
     metering.ControlTotalsInvalid,
+    metering.UsageFileNameInvalid,
+    metering.UsageFileIncomplete,
+    metering.MappingMissing,
+    metering.MappingNameInvalid,
+    mapping.MappingInvalid,
     rows.UsageFileUnreadable,
     pricing.ProductInvalid,
     pricing.ProductTakesNoUsage,
@@ -153,7 +163,12 @@ _BY_STATUS: Mapping[HTTPStatus, tuple[type[CountinghouseError], ...]] = {
     HTTPStatus.FORBIDDEN: _FORBIDDEN,
     HTTPStatus.NOT_FOUND: _NOT_FOUND,
     HTTPStatus.CONFLICT: _CONFLICT,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (metering.BodyTooLarge, metering.BodyTooComplex, metering.TooManyEvents),
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (
+        metering.BodyTooLarge,
+        metering.BodyTooComplex,
+        metering.TooManyEvents,
+        metering.UsageFileTooLarge,
+    ),
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: (metering.BodyTypeUnknown, metering.BodyEncodingUnknown),
     HTTPStatus.TOO_MANY_REQUESTS: (
         metering.IngestOverloaded,

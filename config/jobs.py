@@ -74,6 +74,7 @@ beat_schedule = {
         "schedule": 60.0,
         "options": {"expires": 60},
     },
+    "sweep up usage files": {"task": "metering.tasks.sweep_files", "schedule": 20.0, "options": {"expires": 20}},
     "sweep up missed documents and mails": {
         "task": "billing.tasks.sweep",
         "schedule": 20.0,

@@ -276,3 +276,63 @@ class UsageOnHold(CountinghouseError):
     """A legal hold covers usage of this customer: it is not erased."""
 
     code = "usage_on_hold"
+
+
+class UsageFileUnknown(CountinghouseError):
+    """There is no such usage file."""
+
+    code = "usage_file_unknown"
+
+
+class UsageFileNameInvalid(CountinghouseError):
+    """A file's name is one to 254 printable characters."""
+
+    code = "usage_file_name_invalid"
+
+
+class UsageFileTooLarge(CountinghouseError):
+    """The file is larger than this door takes."""
+
+    code = "usage_file_too_large"
+
+
+class UsageFileIncomplete(CountinghouseError):
+    """Parts of the file are missing, or are not what they should be."""
+
+    code = "usage_file_incomplete"
+
+
+class UsageFileStateOther(CountinghouseError):
+    """The file is in another state, which forbids this."""
+
+    code = "usage_file_state_other"
+
+
+class UsageFileNotHere(CountinghouseError):
+    """The file's bytes are not kept here; load the same file again, and its loading goes on where it was."""
+
+    code = "usage_file_not_here"
+
+
+class MappingMissing(CountinghouseError):
+    """A file with columns needs a mapping that says what they mean."""
+
+    code = "mapping_missing"
+
+
+class MappingUnknown(CountinghouseError):
+    """There is no such mapping."""
+
+    code = "mapping_unknown"
+
+
+class MappingNameTaken(CountinghouseError):
+    """Another mapping has this name."""
+
+    code = "mapping_name_taken"
+
+
+class MappingNameInvalid(CountinghouseError):
+    """A mapping's name is one to 120 printable characters."""
+
+    code = "mapping_name_invalid"

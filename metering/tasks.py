@@ -5,10 +5,12 @@ from __future__ import annotations
 from celery import shared_task
 from django.utils import timezone
 
-from metering import partitions, receipts, retention_jobs, rollups
+from metering import file_work, partitions, receipts, retention_jobs, rollups, usage_files
 
 _DELTAS_AT_ONCE = 50_000
 _ROUNDS = 20
+# As often as beat sweeps: a nudge that no worker took by then is dropped, for the next sweep gives another.
+_EXPIRES_SECONDS = 20
 
 
 @shared_task  # type: ignore[untyped-decorator]  # celery comes without types
@@ -30,3 +32,18 @@ def make_partitions() -> None:
 def keep_retention() -> None:
     """Write and verify the files of planned months, bring back what is coming back, erase what was approved."""
     retention_jobs.work(at=timezone.now())
+
+
+@shared_task  # type: ignore[untyped-decorator]  # celery comes without types
+def load_files() -> None:
+    """Load uploaded files; what is not done in one task's time goes on in the next one."""
+    file_work.load_waiting()
+
+
+@shared_task  # type: ignore[untyped-decorator]  # celery comes without types
+def sweep_files() -> None:
+    """Ask for every load that waits, so that a lost message or a dead worker costs about a minute."""
+    now = timezone.now()
+    usage_files.sweep_abandoned(at=now)
+    if usage_files.claimable(at=now).exists():
+        load_files.apply_async(expires=_EXPIRES_SECONDS)

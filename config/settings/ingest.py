@@ -13,3 +13,6 @@ INGEST_LOCK_TIMEOUT_SECONDS = float(os.environ.get("INGEST_LOCK_TIMEOUT_SECONDS"
 INGEST_STATEMENT_TIMEOUT_SECONDS = float(os.environ.get("INGEST_STATEMENT_TIMEOUT_SECONDS") or 20)
 # Deltas that wait for the fold. Reads stay right with any number, and become slower.
 INGEST_BACKLOG_LIMIT = int(os.environ.get("INGEST_BACKLOG_LIMIT") or 5_000_000)
+
+# An upload is kept in the database until it is loaded.
+USAGE_FILE_LIMIT_BYTES = int(os.environ.get("USAGE_FILE_LIMIT_BYTES") or 1024 * 1024 * 1024)

@@ -1,6 +1,7 @@
 """How much: meters, subjects, and usage."""
 
 from metering.models.completeness import Acknowledgement, ControlTotal, UsageReceipt, UsageReceiptHour
+from metering.models.files import UsageFile, UsageFileBatch, UsageFileMapping, UsageFilePart, UsageFileRefusal
 from metering.models.kafka import KafkaPartition
 from metering.models.meters import Meter, MeterVersion
 from metering.models.quarantine import QuarantinedEvent, RefusedEvent
@@ -40,6 +41,11 @@ __all__ = [
     "UsageDelta",
     "UsageErasure",
     "UsageEvent",
+    "UsageFile",
+    "UsageFileBatch",
+    "UsageFileMapping",
+    "UsageFilePart",
+    "UsageFileRefusal",
     "UsageHour",
     "UsageIdentity",
     "UsageLevel",

@@ -9,6 +9,10 @@ from metering.events import Unreadable, decode_line
 from metering.models import RefusedEvent
 from metering.sources.rows import UsageRow
 
+# An event's data is at most 64 KiB, however its numbers and texts are written.
+LONGEST_LINE = 1_048_576
+_SHOWN = 2_000
+_TOO_LONG = f"longer than {LONGEST_LINE:,} bytes"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -19,10 +23,20 @@ def read_cloudevents(stream: BinaryIO) -> Iterator[UsageRow]:
     A byte-order mark, Windows line ends and a last line without an end are accepted. Numbers keep every digit as
     written: nothing passes through a float.
     """
-    for position, raw in enumerate(stream, start=1):
+    for position, raw in enumerate(_lines(stream), start=1):
         line = raw.removeprefix(_BYTE_ORDER_MARK).strip() if position == 1 else raw.strip()
-        if line:
+        if len(raw) > LONGEST_LINE:
+            yield _refused(position, line[:_SHOWN].decode("utf-8", errors="replace"), _TOO_LONG)
+        elif line:
             yield _row(position, line)
+
+
+def _lines(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield line by line; of one that is too long no more than one byte above the limit, whatever its length."""
+    while line := stream.readline(LONGEST_LINE + 1):
+        yield line
+        while len(line) > LONGEST_LINE and not line.endswith(b"\n"):
+            line = stream.readline(LONGEST_LINE + 1)
 
 
 def _row(position: int, line: bytes) -> UsageRow:

@@ -10,12 +10,12 @@ import csv
 import io
 import json
 import re
-from collections import deque
 from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
-from typing import BinaryIO, NamedTuple, TextIO
+from typing import BinaryIO
 
 from metering.models import RefusedEvent
+from metering.sources.csv_records import CsvRecords, Torn
 from metering.sources.rows import UsageFileUnreadable, UsageRow
 
 REQUIRED_COLUMNS = (
@@ -47,7 +47,7 @@ def read_focus(stream: BinaryIO) -> Iterator[UsageRow]:
     Raises: UsageFileUnreadable when the file is not UTF-8, is empty or lacks a required column.
     """
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-    records = _Records(text)
+    records = CsvRecords(text)
     try:
         header = records.header()
         if header is None:
@@ -58,7 +58,7 @@ def read_focus(stream: BinaryIO) -> Iterator[UsageRow]:
             msg = f"The FOCUS file lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}."
             raise UsageFileUnreadable(msg)
         while (cells := records.next()) is not None:
-            if isinstance(cells, _Torn):
+            if isinstance(cells, Torn):
                 yield _refused(
                     records.position, cells.line, RefusedEvent.Reason.MALFORMED, f"torn record: {cells.fault}"
                 )
@@ -69,68 +69,6 @@ def read_focus(stream: BinaryIO) -> Iterator[UsageRow]:
         raise UsageFileUnreadable(msg) from error
     finally:
         text.detach()  # the caller opened the stream and closes it
-
-
-class _Torn(NamedTuple):
-    """A line at which a record begins that cannot be read, and what is wrong with it."""
-
-    line: str
-    fault: str
-
-
-class _Records:
-    """Reads a file record by record; `position` is the line on which the last one ended, counted from 1.
-
-    A quote that is never closed swallows all lines up to the next quote. So a record that cannot be read costs its
-    first line alone, and reading goes on with the line after it.
-    """
-
-    def __init__(self, text: TextIO) -> None:
-        self.position = 0
-        self._width = 0
-        self._text = text
-        self._again: deque[str] = deque()
-        self._taken: list[str] = []
-        self._reader = csv.reader(self._lines(), strict=True)
-
-    def header(self) -> list[str] | None:
-        """Return the first record, None where the file is empty. Raises: csv.Error."""
-        cells = next(self._reader, None)
-        self.position = len(self._taken)
-        self._width = len(cells or ())
-        return cells
-
-    def next(self) -> list[str] | _Torn | None:
-        """Return the next record, the line that is none, or None at the end."""
-        self._taken.clear()
-        try:
-            cells = next(self._reader, None)
-        except csv.Error as fault:
-            return self._tear(str(fault))
-        if cells and len(self._taken) > 1 and (len(cells) != self._width or self._has_swallowed_a_record()):
-            return self._tear(f"a quote is not closed; {len(cells)} cells in {len(self._taken)} lines")
-        self.position += len(self._taken)
-        return cells
-
-    def _has_swallowed_a_record(self) -> bool:
-        """Whether a line within the record is one itself: then two stray quotes, not a cell of several lines."""
-        return any(
-            line.count('"') % 2 == 0 and len(next(csv.reader([line]))) == self._width
-            for line in self._taken[1:]
-            if line.strip()
-        )
-
-    def _tear(self, fault: str) -> _Torn:
-        line, *rest = self._taken
-        self._again.extendleft(reversed(rest))
-        self._reader = csv.reader(self._lines(), strict=True)
-        self.position += 1
-        return _Torn(line, fault)
-
-    def _lines(self) -> Iterator[str]:
-        while line := self._again.popleft() if self._again else self._text.readline():
-            self._taken.append(line)
-            yield line
 
 
 def _row(position: int, header: list[str], cells: list[str]) -> UsageRow:

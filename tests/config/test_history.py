@@ -8,7 +8,7 @@ from simple_history.models import registered_models
 
 from accounts.models import ApprovalPolicy
 from billing.models import InvoiceSeries
-from tests import make_accounts
+from tests import make_accounts, make_files
 from tests import make_billing as make
 from tests.behind_the_back import execute, refused
 
@@ -21,6 +21,7 @@ def test_the_database_refuses_to_rewrite_any_history() -> None:
     make.use(shop, make.subscriber(shop, email="ap@acme.example"), "100", on=make.OCT_10)
     make.issued_run(shop)
     make_accounts.staff()
+    make_files.mapping_record()
     ApprovalPolicy.objects.create(kind="anything", permission="approve_prices")
     InvoiceSeries.objects.create(legal_entity=shop.entity, prefix="NEXT", year=2027)
     execute("SELECT 1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from accounts.access import Actor, Role
 from accounts.errors import PermissionMissing
 from metering.attribution import assign_subject
 from metering.meters import define_meter
-from metering.models import QuarantinedEvent, RefusedEvent, UsageDelta, UsageEvent
+from metering.models import QuarantinedEvent, RefusedEvent, UsageDelta, UsageEvent, UsageFileRefusal
 from metering.sources.focus import event_type
 from metering.sources.loading import FileFormat, LoadReport, detect_format, load_usage
 from tests.make_accounts import actor, customer
@@ -87,10 +88,25 @@ def test_loading_a_file_again_adds_nothing_and_says_so() -> None:
 
     again = load(content)
 
+    assert again.loaded_before
+    assert (again.rows, again.accepted, again.quarantined, again.refused) == (3, 1, 1, 1)
+    assert UsageEvent.objects.count() == 1
+    assert QuarantinedEvent.objects.get().seen_count == 1
+    assert RefusedEvent.objects.count() == 1
+
+
+@pytest.mark.usefixtures("aws")
+def test_the_same_rows_in_another_file_are_duplicates() -> None:
+    rows = [USAGE, {**USAGE, "Id": "3", "ChargeCategory": "Credit"}, {**USAGE, "Id": "5", "ListCost": "7"}]
+    load(focus_file(*rows))
+
+    again = load(focus_file(*rows) + b"\r\n")
+
     assert (again.accepted, again.duplicates, again.quarantined, again.refused) == (0, 1, 1, 1)
     assert UsageEvent.objects.count() == 1
     assert QuarantinedEvent.objects.get().seen_count == 2
     assert RefusedEvent.objects.count() == 1
+    assert UsageFileRefusal.objects.count() == 2
 
 
 @pytest.mark.usefixtures("aws")
@@ -128,7 +144,11 @@ def test_without_the_permission_nothing_is_loaded() -> None:
         pytest.param(
             b'\xef\xbb\xbf\n {"id"', FileFormat.CLOUDEVENTS, id="a brace after a byte-order mark and a blank line"
         ),
-        pytest.param(b'"Id","ListCost"', FileFormat.FOCUS, id="a header"),
+        pytest.param(b'"Id","BillingAccountId"', FileFormat.FOCUS, id="a header of FOCUS"),
+        pytest.param(b"device;kWh", FileFormat.CSV, id="any other header"),
+        pytest.param(b"PAR1\x15\x04", FileFormat.PARQUET, id="Parquet's mark"),
+        pytest.param(gzip.compress(b'{"id": "1"}'), FileFormat.CLOUDEVENTS, id="a brace within gzip"),
+        pytest.param(gzip.compress(b"device;kWh\n")[:14], FileFormat.CSV, id="gzip that is cut off"),
     ],
 )
 def test_the_layout_is_told_from_the_first_bytes(head: bytes, expected: FileFormat) -> None:
