@@ -7,6 +7,7 @@ from django.http import HttpRequest, JsonResponse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
 
+from metering import kafka_lag
 from metering.models import UsageBatch, UsageDelta
 
 
@@ -15,11 +16,21 @@ def healthz(request: HttpRequest) -> JsonResponse:  # noqa: ARG001 -- Django's s
     """Answer 200 when the database answers; when it does not, the error middleware answers 503.
 
     `fold_lag_seconds` is for an alarm: it grows while no worker is at work. It leaves the status alone, for pages and
-    totals are right without a worker.
+    totals are right without a worker. So do `kafka_lag_messages`, what waits in Kafka as the readers last saw it, and
+    `kafka_partitions_in_trouble`, those that somebody should look at.
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
-    return JsonResponse({"status": "ok", "fold_lag_seconds": _fold_lag_seconds(at=timezone.now())})
+    now = timezone.now()
+    kafka = kafka_lag.summary(at=now)
+    return JsonResponse(
+        {
+            "status": "ok",
+            "fold_lag_seconds": _fold_lag_seconds(at=now),
+            "kafka_lag_messages": kafka.lag,
+            "kafka_partitions_in_trouble": kafka.in_trouble,
+        }
+    )
 
 
 def _fold_lag_seconds(*, at: datetime) -> int:

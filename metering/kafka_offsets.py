@@ -146,7 +146,7 @@ def note(
 ) -> dict[Place, Standing]:
     """Note that a reader is at work on partitions and what it sees there; returns where the group stands in each.
 
-    The lag is kept from a minute or more before, so that one can tell whether it grows. Raises: PermissionMissing.
+    Once a minute the lag is kept, so that one can tell whether it grows. Raises: PermissionMissing.
     """
     actor.require(Permission.LOAD_USAGE)
     with connection.cursor() as cursor:
@@ -154,13 +154,15 @@ def note(
             """
             UPDATE metering_kafkapartition AS kept
             SET reader = %(reader)s, seen_at = greatest(kept.seen_at, %(at)s), problem = seen.problem,
-                end_offset = coalesce(seen.end_offset, kept.end_offset),
-                earlier_lag = CASE WHEN is_due THEN greatest(kept.end_offset - kept.next_offset, 0)
-                                   ELSE kept.earlier_lag END,
+                end_offset = seen.end_offset, lag = seen.lag,
+                earlier_lag = CASE WHEN NOT is_due THEN kept.earlier_lag
+                                   WHEN was_seen THEN coalesce(kept.lag, seen.lag) ELSE seen.lag END,
                 earlier_lag_at = CASE WHEN is_due THEN %(at)s ELSE kept.earlier_lag_at END
             FROM (
-                SELECT row.id, coalesce(row.earlier_lag_at < %(at)s - interval '1 minute', true) AS is_due,
-                       told.end_offset, told.problem
+                SELECT row.id, told.problem, coalesce(told.end_offset, row.end_offset) AS end_offset,
+                       greatest(coalesce(told.end_offset, row.end_offset) - row.next_offset, 0) AS lag,
+                       coalesce(row.earlier_lag_at < %(at)s - interval '1 minute', true) AS is_due,
+                       row.seen_at > %(at)s - interval '1 minute' AS was_seen
                 FROM unnest(%(topics)s::text[], %(partitions)s::int[], %(ends)s::bigint[], %(problems)s::text[])
                     AS told(topic, partition, end_offset, problem)
                 JOIN metering_kafkapartition AS row
@@ -211,8 +213,8 @@ def move_offset(
     if row.next_offset == next_offset:
         return row
     before, row.next_offset, row.moves = row.next_offset, next_offset, row.moves + 1
-    row.problem, row.earlier_lag, row.earlier_lag_at = "", None, None
-    row.save(update_fields=["next_offset", "moves", "problem", "earlier_lag", "earlier_lag_at"])
+    row.problem, row.lag, row.earlier_lag, row.earlier_lag_at = "", None, None, None
+    row.save(update_fields=["next_offset", "moves", "problem", "lag", "earlier_lag", "earlier_lag_at"])
     audit.record(
         actor=actor,
         verb="kafka_offset.moved",

@@ -10,6 +10,7 @@ urlpatterns = [
     path("usage/quarantine/group/", views.quarantine_group, name="quarantine-group"),
     path("usage/quarantine/release/", views.release, name="release"),
     path("usage/quarantine/discard/", views.discard, name="discard"),
+    path("usage/kafka/", views.kafka_page, name="kafka"),
     path("usage/batches/", views.batch_list, name="batches"),
     path("usage/batches/<int:batch_id>/", views.batch_page, name="batch"),
 ]

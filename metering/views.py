@@ -11,7 +11,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from accounts.access import Permission
 from accounts.pages import Crumb, StaffRequest, actor_of, attempt, back_to, page, page_of, staff_page, whole_number
-from metering import quarantine, quarantine_overview
+from metering import kafka_lag, quarantine, quarantine_overview
 from metering.models import QuarantinedEvent, UsageBatch
 from metering.quarantine_overview import GroupKey
 
@@ -141,4 +141,21 @@ def batch_page(request: StaffRequest, batch_id: int) -> HttpResponseBase:
         batch=batch,
         rows=page_of(request, quarantine_overview.refusals_of(batch.pk)),
         refusal_counts=quarantine_overview.refusal_counts(batch.pk),
+    )
+
+
+@require_GET
+@staff_page(Permission.VIEW_USAGE)
+def kafka_page(request: StaffRequest) -> HttpResponseBase:
+    """Show how far each partition in Kafka was read, and how far behind that is."""
+    group, topic = request.GET.get("group", "").strip(), request.GET.get("topic", "").strip()
+    rows = page_of(request, kafka_lag.partitions(consumer_group=group, topic=topic))
+    return page(
+        request,
+        "metering/kafka.html",
+        title="Usage from Kafka",
+        group=group,
+        topic=topic,
+        rows=rows,
+        readings=kafka_lag.readings(rows, at=timezone.now()),
     )

@@ -14,9 +14,9 @@ class KafkaPartition(models.Model):
 
     `next_offset` is the first message that is not taken in yet; it moves in the transaction that stores the events
     before it, and back only on purpose (`moves` counts that). The rest tells how the reading goes: `end_offset` is
-    where the partition ended when its reader last looked, `earlier_lag` how far behind it was a minute or more ago,
-    `seen_at` when a reader last spoke, `advanced_at` when messages were last taken in. A reader that stopped in good
-    order leaves `reader` empty.
+    where the partition ended when its reader last looked, `lag` how far behind it was then, `earlier_lag` up to a
+    minute before; `seen_at` is when a reader last spoke, `advanced_at` when messages were last taken in. A reader that
+    stopped in good order leaves `reader` empty.
     """
 
     consumer_group = models.CharField(max_length=255)
@@ -25,6 +25,7 @@ class KafkaPartition(models.Model):
     next_offset = models.BigIntegerField()
     moves = models.PositiveIntegerField("times moved on purpose", default=0)
     end_offset = models.BigIntegerField(null=True)
+    lag = models.BigIntegerField(null=True)
     earlier_lag = models.BigIntegerField(null=True)
     earlier_lag_at = models.DateTimeField(null=True)
     reader = models.CharField(max_length=120, blank=True)

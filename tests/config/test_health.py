@@ -15,7 +15,12 @@ def test_a_site_whose_database_answers_is_well() -> None:
     answer = Client().get("/healthz")
 
     assert answer.status_code == 200
-    assert answer.json() == {"status": "ok", "fold_lag_seconds": 0}
+    assert answer.json() == {
+        "status": "ok",
+        "fold_lag_seconds": 0,
+        "kafka_lag_messages": 0,
+        "kafka_partitions_in_trouble": 0,
+    }
 
 
 def test_the_lag_of_the_fold_grows_with_the_oldest_usage_that_waits_and_ends_with_it() -> None:
