@@ -34,7 +34,7 @@ LONGEST_WAIT_SECONDS = 1.0
 # Read and not yet stored, over all partitions; a message may be a megabyte.
 BUFFERED_BYTES = 32 * 1024 * 1024
 BUFFERED_BATCHES = 4
-NOTE_EVERY_SECONDS = 5.0
+NOTE_EVERY_SECONDS = 2.0
 TRY_AGAIN_SECONDS = 30.0
 LONGEST_PROBLEM = 1_000
 _POLL_SECONDS = 0.2

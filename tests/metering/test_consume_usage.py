@@ -12,13 +12,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from django.conf import settings
+from django.core.management import CommandError, call_command
 from django.db import connection
 
-from accounts.models import Customer
+from accounts.models import AuditEntry, Customer
 from metering.models import KafkaPartition, QuarantinedEvent, RefusedEvent, UsageBatch, UsageEvent
 from tests import make_accounts
 from tests import make_metering as make
@@ -153,19 +155,18 @@ def test_everything_that_is_there_is_taken_in_and_what_is_no_event_is_listed(
     assert_all_rules_hold()
 
 
-def send_slowly(sender: Sender, topics: Sequence[str], *, events: int, seed: int) -> list[int]:
-    """Send each event once or twice, in no order, over some seconds; returns the numbers of the events."""
+def send_slowly(sender: Sender, topics: Sequence[str], *, events: int, seed: int) -> None:
+    """Send each event once or twice, in no order, over some seconds, and what is no event among them."""
     chance = random.Random(seed)  # noqa: S311 -- any order will do
     numbers = list(range(1, events + 1))
-    twice = numbers + chance.sample(numbers, events // 4)
-    chance.shuffle(twice)
-    for place, number in enumerate(twice):
+    numbers += chance.sample(numbers, events // 4)
+    chance.shuffle(numbers)
+    for place, number in enumerate(numbers):
         sender.send(chance.choice(topics), message(number), partition=chance.randrange(PARTITIONS))
         if place % 100 == 0:
             sender.send(chance.choice(topics), b"poison %d" % place, partition=chance.randrange(PARTITIONS))
             time.sleep(0.1)
     sender.arrive()
-    return numbers
 
 
 def cut_off_a_reader() -> None:
@@ -183,31 +184,142 @@ def test_readers_killed_and_cut_off_at_random_lose_and_double_nothing(
     chance = random.Random(7)  # noqa: S311 -- any moments will do
     topics = ("killed-1", "killed-2")
     command = ("--topic", "killed-1", "--topic", "killed-2", "--max-batch", "40")
-    numbers: list[int] = []
-    sending = threading.Thread(target=lambda: numbers.extend(send_slowly(sender, topics, events=8_000, seed=7)))
+    # A quarter comes twice, and in every hundred messages one is no event.
+    events, messages, poison = 5_000, 6_313, 63
+    sending = threading.Thread(target=lambda: send_slowly(sender, topics, events=events, seed=7))
 
     running = [readers.start(*command) for _ in range(3)]
     sending.start()
     until(UsageEvent.objects.exists)
-    for _ in range(5):
-        time.sleep(chance.uniform(0.3, 1.5))
+    for _ in range(4):
+        time.sleep(chance.uniform(0.2, 1.2))
         victim = chance.randrange(len(running))
         running[victim].kill()
         cut_off_a_reader()
         running[victim] = readers.start(*command)
     sending.join()
-    until(lambda: UsageEvent.objects.count() == len(numbers))
+    until(lambda: sum(sum(offsets(topic).values()) for topic in topics) == messages)
     for reader in running:
         reader.send_signal(signal.SIGTERM)
-    codes = [reader.wait(timeout=LONGEST_SECONDS) for reader in running]
-    readers.start(*command, "--until-end").communicate(timeout=LONGEST_SECONDS)
 
-    total = Decimal(sum(numbers))
-    assert codes == [0, 0, 0]
-    assert counted() == (8_000, total, total)
-    messages = sum(sum(offsets(topic).values()) for topic in topics)
-    assert messages == 10_100
-    assert RefusedEvent.objects.count() == 100
+    assert [reader.wait(timeout=LONGEST_SECONDS) for reader in running] == [0, 0, 0]
+    total = Decimal(events * (events + 1) // 2)
+    assert counted() == (events, total, total)
+    assert RefusedEvent.objects.count() == poison
     became = UsageBatch.objects.values_list("accepted", "duplicates", "quarantined", "rejected")
-    assert [sum(column) for column in zip(*became, strict=True)] == [8_000, 2_000, 0, 100]
+    assert [sum(column) for column in zip(*became, strict=True)] == [events, events // 4, 0, poison]
     assert_all_rules_hold()
+
+
+def reader_of(topic: str) -> str:
+    return KafkaPartition.objects.filter(topic=topic).order_by("partition").values_list("reader", flat=True)[0]
+
+
+def test_a_reader_that_was_frozen_and_lost_its_partitions_neither_loses_nor_doubles(
+    shop: Customer, sender: Sender, readers: Readers
+) -> None:
+    command = ("--topic", "frozen", "--group", "frozen", "--max-batch", "20")
+    sent = iter(range(1, 10_000))
+
+    def send(count: int) -> None:
+        sender.send("frozen", *[message(next(sent)) for _ in range(count)])
+        sender.arrive()
+
+    frozen = readers.start(*command)
+    send(100)
+    until(lambda: UsageEvent.objects.count() == 100)
+    frozen.send_signal(signal.SIGSTOP)
+    send(500)
+    successor = readers.start(*command)
+    until(lambda: UsageEvent.objects.count() >= 200)
+    frozen.send_signal(signal.SIGCONT)
+    send(400)
+    until(lambda: UsageEvent.objects.count() == 1_000)
+    for process in (frozen, successor):
+        process.send_signal(signal.SIGTERM)
+
+    assert [frozen.wait(timeout=LONGEST_SECONDS), successor.wait(timeout=LONGEST_SECONDS)] == [0, 0]
+    assert counted() == (1_000, Decimal(500_500), Decimal(500_500))
+    assert offsets("frozen")[0] == 1_000
+    assert sum(UsageBatch.objects.values_list("duplicates", flat=True)) == 0
+    assert reader_of("frozen") == ""
+
+
+def test_an_offset_moved_on_purpose_is_noticed_by_the_reader_at_work_and_one_that_is_gone_is_said(
+    shop: Customer, sender: Sender, readers: Readers, brokers: str
+) -> None:
+    sender.send("moved", *[message(number) for number in range(1, 51)])
+    sender.arrive()
+    address = ("--bootstrap", brokers, "--topic", "moved", "--group", "moved")
+    reading = readers.start("--topic", "moved", "--group", "moved")
+    until(lambda: offsets("moved").get(0) == 50)
+
+    call_command("move_usage_offsets", *address, "--to", "earliest", "--reason", "look again", stdout=StringIO())
+    until(lambda: sum(UsageBatch.objects.values_list("duplicates", flat=True)) == 50)
+    until(lambda: offsets("moved")[0] == 50)
+    make_it_lie_beyond_the_end("moved")
+    until(lambda: KafkaPartition.objects.get(topic="moved", partition=0).problem)
+    problem = KafkaPartition.objects.get(topic="moved", partition=0).problem
+    drained = readers.start("--topic", "moved", "--group", "moved", "--until-end")
+    reading.send_signal(signal.SIGTERM)
+    _, errors = drained.communicate(timeout=LONGEST_SECONDS)
+    call_command(
+        "move_usage_offsets", *address, "--to", "50", "--partition", "0", "--reason", "sorry", stdout=StringIO()
+    )
+
+    assert "Offset 9000 is not there any more, or not yet" in problem
+    assert "move_usage_offsets" in problem
+    assert drained.returncode == 1
+    assert "moved[0]: Offset 9000 is not there any more" in errors
+    assert counted() == (50, Decimal(1275), Decimal(1275))
+    assert KafkaPartition.objects.get(topic="moved", partition=0).moves == 3
+
+
+def make_it_lie_beyond_the_end(topic: str) -> None:
+    KafkaPartition.objects.filter(topic=topic, partition=0).update(next_offset=9_000, moves=2)
+
+
+def test_an_offset_is_found_by_number_by_name_and_by_moment(sender: Sender, brokers: str) -> None:
+    sender.send("found", *[message(number) for number in range(1, 11)])
+    sender.arrive()
+    address = ("--bootstrap", brokers, "--topic", "found", "--reason", "begin here")
+
+    def moved(*arguments: str) -> str:
+        output = StringIO()
+        call_command("move_usage_offsets", *address, *arguments, stdout=output)
+        return output.getvalue()
+
+    assert moved("--to", "latest", "--partition", "0") == "found[0]  0 -> 10\n"
+    assert moved("--to", "4", "--partition", "0") == "found[0]  10 -> 4\n"
+    assert moved("--to", "earliest") == "".join(f"found[{number}]  {4 * (not number)} -> 0\n" for number in range(4))
+    assert moved("--to", "2990-01-01T00:00:00Z", "--partition", "0") == "found[0]  0 -> 10\n"
+    for arguments, said in {
+        ("--to", "11", "--partition", "0"): "found\\[0\\] has offsets from 0 to 10",
+        ("--to", "4", "--partition", "9"): "There is no found\\[9\\]",
+        ("--to", "yesterday"): "'yesterday' is no offset",
+        ("--to", "2024-01-01T00:00:00"): "is no offset",
+    }.items():
+        with pytest.raises(CommandError, match=said):
+            moved(*arguments)
+    assert AuditEntry.objects.filter(verb="kafka_offset.moved").count() == 4
+
+
+def test_a_command_that_cannot_begin_says_why(tmp_path: Path) -> None:
+    def said(text: str, *arguments: str) -> str:
+        path = tmp_path / "client.properties"
+        path.write_text(text)
+        with pytest.raises(CommandError) as refusal:
+            call_command("consume_usage", "--config", str(path), *arguments)
+        return str(refusal.value)
+
+    here = ("--bootstrap", "127.0.0.1:1", "--topic", "any")
+
+    assert "KAFKA_BOOTSTRAP_SERVERS" in said("")
+    assert "KAFKA_TOPICS" in said("", *here[:2])
+    assert "line 2: enable.auto.commit is not set in a file" in said("# ours\nenable.auto.commit=true", *here)
+    assert (
+        said("sasl.password", *here) == "client.properties, line 1: not a setting such as security.protocol=SASL_SSL."
+    )
+    assert 'No such configuration property: "no.such.thing"' in said("no.such.thing=1", *here)
+    with pytest.raises(CommandError, match="cannot be read"):
+        call_command("consume_usage", "--config", str(tmp_path / "missing"), *here)
