@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('metering', '0009_retention'),
+        ('metering', '0011_usage_files'),
     ]
 
     operations = [
