@@ -32,6 +32,8 @@ class Permission(StrEnum):
     RELEASE_QUARANTINE = "release_quarantine", "Release or discard quarantined events"
     MANAGE_RETENTION = "manage_retention", "Archive usage, set legal holds, ask for erasures"
     APPROVE_ERASURES = "approve_erasures", "Approve the erasure of usage"
+    CORRECT_USAGE = "correct_usage", "Correct usage and fill in what was missing"
+    APPROVE_CORRECTIONS = "approve_corrections", "Approve corrections of usage and rebuild totals"
     VIEW_PRICES = "view_prices", "See products, price books and contracts"
     EDIT_PRICES = "edit_prices", "Draft and submit price book versions"
     APPROVE_PRICES = "approve_prices", "Approve price book versions"
@@ -75,6 +77,7 @@ ROLE_PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
         Permission.EDIT_CONTRACTS,
         Permission.LOAD_USAGE,
         Permission.RELEASE_QUARANTINE,
+        Permission.CORRECT_USAGE,
         Permission.RUN_BILLING,
         Permission.SEND_INVOICES,
     },
@@ -85,6 +88,8 @@ ROLE_PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
         Permission.EDIT_LEGAL_ENTITIES,
         Permission.RELEASE_QUARANTINE,
         Permission.APPROVE_ERASURES,
+        Permission.CORRECT_USAGE,
+        Permission.APPROVE_CORRECTIONS,
         Permission.RUN_BILLING,
         Permission.APPROVE_INVOICES,
         Permission.ISSUE_INVOICES,

@@ -118,6 +118,7 @@ _UNPROCESSABLE: tuple[type[CountinghouseError], ...] = (
     metering.SubjectNameInvalid,
     metering.AssignmentPeriodEmpty,
     metering.DiscardNeedsReason,
+    metering.RebuildNeedsReason,
     metering.KafkaNotConfigured,
     metering.KafkaOffsetInvalid,
     metering.KafkaSettingsInvalid,

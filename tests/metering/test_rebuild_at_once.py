@@ -1,0 +1,154 @@
+"""Recounts while events come in and the fold runs, and one that is killed: the totals stay those of the events."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+from django.conf import settings
+from django.db import connection, connections
+
+from accounts.models import Customer
+from metering import recount, rollups, verification
+from metering.models import UsageEvent, UsageHour
+from metering.recount import Span
+from tests import make_accounts
+from tests import make_metering as make
+from tests.behind_the_back import execute
+from tests.database_address import url_of_the_test_database
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+START, END = datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def shop() -> Customer:
+    customer = make_accounts.customer()
+    for aggregation in ("sum", "max", "latest", "unique", "gauge", "p95"):
+        make.meter(aggregation=aggregation)
+    make.subject("project-1", customer=customer)
+    return customer
+
+
+def differences() -> list[verification.Difference]:
+    return [each for chunk in verification.plan(start=START, end=END) for each in verification.verify(chunk).shown]
+
+
+def in_parallel(*calls: Callable[[], object]) -> None:
+    def run(call: Callable[[], object]) -> None:
+        try:
+            call()
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        for future in [pool.submit(run, call) for call in calls]:
+            future.result()
+
+
+def test_recounts_while_senders_and_folds_are_at_work_leave_exact_totals(shop: Customer) -> None:
+    done = threading.Event()
+    seen: list[list[verification.Difference]] = []
+
+    def send(seed: int) -> None:
+        chance = random.Random(seed)  # noqa: S311 -- any events will do
+        for _ in range(40):
+            make.ingested(
+                *[
+                    make.event(
+                        time=f"2026-10-10T{chance.randint(0, 5):02}:{chance.randint(0, 59):02}:00Z",
+                        seconds=f"{chance.randint(0, 99)}.{chance.randint(0, 9)}",
+                    )
+                    for _ in range(10)
+                ]
+            )
+
+    def send_all() -> None:
+        try:
+            in_parallel(lambda: send(1), lambda: send(2))
+        finally:
+            done.set()
+
+    def keep(work: Callable[[], object]) -> None:
+        while not done.is_set():
+            work()
+
+    def recount_one_hour() -> None:
+        hour = random.choice(range(6))  # noqa: S311 -- any hour will do
+        start = datetime(2026, 10, 10, hour, tzinfo=UTC)
+        recount.recount(spans=[Span(shop.pk, start, start + recount.HOUR)])
+
+    in_parallel(
+        send_all,
+        lambda: keep(recount_one_hour),
+        lambda: keep(lambda: rollups.fold(limit=20)),
+        lambda: keep(lambda: seen.append(differences())),
+    )
+
+    assert UsageEvent.objects.count() == 800
+    assert seen
+    assert [found for found in seen if found] == []
+    assert differences() == []
+    while rollups.fold():
+        pass
+    assert differences() == []
+
+
+REBUILD_SLOWLY = """
+import sys
+import django
+django.setup()
+from datetime import UTC, datetime
+from django.db import connection
+connection.settings_dict["NAME"] = sys.argv[1]
+from accounts.access import Actor
+from metering import recount, verification
+recount.CHUNK_EVENTS = 10
+recount.chunks.__kwdefaults__["chunk_events"] = 10
+order = verification.Rebuild(
+    start=datetime(2026, 10, 1, tzinfo=UTC), end=datetime(2026, 11, 1, tzinfo=UTC), customer_id=None, reason="killed"
+)
+for _ in verification.rebuild(order=order, actor=Actor.system("test"), at=datetime(2026, 11, 2, tzinfo=UTC)):
+    print("rebuilt", flush=True)
+"""
+
+
+def test_a_rebuild_killed_in_the_middle_goes_on_when_it_is_asked_for_again(shop: Customer) -> None:
+    make.ingested(*[make.event(time=f"2026-10-{day:02}T{hour:02}:10:00Z", seconds=day)
+                    for day in range(1, 15) for hour in range(24)])  # fmt: skip
+    rollups.fold()
+    expected = [(total.sum, total.count) for total in make.totals(shop)]
+    execute("UPDATE usage_hour SET sum = 0")
+    rebuilding = subprocess.Popen(
+        [sys.executable, "-c", REBUILD_SLOWLY, connection.settings_dict["NAME"]],
+        stdout=subprocess.PIPE,
+        cwd=settings.PROJECT_FOLDER,
+        env={
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "config.settings.test",
+            "DATABASE_URL": url_of_the_test_database(),
+        },
+    )
+    assert rebuilding.stdout
+    for _ in range(3):
+        assert rebuilding.stdout.readline()
+    rebuilding.send_signal(signal.SIGKILL)
+    rebuilding.wait(timeout=20)
+    rebuilding.stdout.close()
+
+    assert 0 < UsageHour.objects.filter(sum=Decimal(0)).count() < UsageHour.objects.count()
+    order = verification.Rebuild(start=START, end=END, customer_id=None, reason="killed")
+    list(verification.rebuild(order=order, actor=make.SYSTEM, at=make.NOON))
+
+    assert [(total.sum, total.count) for total in make.totals(shop)] == expected
+    assert differences() == []
