@@ -50,13 +50,23 @@ def _hour_of(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
+# Hours whose raw events went into the archive or were erased cannot be counted anew: they are left out.
+_ASKED = """
+    asked AS MATERIALIZED (
+        SELECT wanted.customer_id, lower(part) AS starts_at, upper(part) AS ends_at
+        FROM unnest(%(customers)s::bigint[], %(starts)s::timestamptz[], %(ends)s::timestamptz[])
+            AS wanted(customer_id, starts_at, ends_at)
+        CROSS JOIN LATERAL unnest(tstzmultirange(tstzrange(wanted.starts_at, wanted.ends_at)) - coalesce((
+            SELECT range_agg(tstzrange(gone.starts_at, gone.ends_at)) FROM usage_unrecountable AS gone
+            WHERE gone.customer_id IS NULL OR gone.customer_id = wanted.customer_id
+        ), '{}')) AS part
+    )
+"""
+
 # The subquery is kept from being flattened (OFFSET 0), so that customer and time reach the index of each partition
 # through the view, and a span costs what its own events cost.
-CONTRIBUTIONS = """
-    asked AS MATERIALIZED (
-        SELECT * FROM unnest(%(customers)s::bigint[], %(starts)s::timestamptz[], %(ends)s::timestamptz[])
-            AS asked(customer_id, starts_at, ends_at)
-    ), contribution AS MATERIALIZED (
+CONTRIBUTIONS = f"""
+    {_ASKED}, contribution AS MATERIALIZED (
         SELECT found.* FROM asked CROSS JOIN LATERAL (
             SELECT customer_id, series_id, hour, time, value, kind, part FROM usage_contribution
             WHERE customer_id = asked.customer_id AND time >= asked.starts_at AND time < asked.ends_at
@@ -71,7 +81,7 @@ CONTRIBUTIONS = """
         SELECT customer_id, series_id, hour, kind, part, sum(value) AS sum, count(*) AS count
         FROM contribution WHERE part IS NOT NULL GROUP BY customer_id, series_id, hour, kind, part
     )
-"""
+"""  # noqa: S608 -- built from constants
 
 WITHIN = """
     {table}.customer_id = asked.customer_id AND {table}.hour >= asked.starts_at AND {table}.hour < asked.ends_at
@@ -124,10 +134,7 @@ _RECOUNT = f"""
 """  # noqa: S608 -- built from constants
 
 _DROP_LEVELS = f"""
-    WITH asked AS MATERIALIZED (
-        SELECT * FROM unnest(%(customers)s::bigint[], %(starts)s::timestamptz[], %(ends)s::timestamptz[])
-            AS asked(customer_id, starts_at, ends_at)
-    ), dropped AS (
+    WITH {_ASKED}, dropped AS (
         DELETE FROM usage_level AS level USING asked WHERE {WITHIN.format(table="level")}
     )
     SELECT DISTINCT part.customer_id, part.series_id, part.hour FROM asked JOIN usage_part AS part
@@ -141,16 +148,25 @@ def recount(*, spans: Sequence[Span], series_ids: Sequence[int] | None = None) -
     """Write the hours of these spans anew from events and amendments: of these series, or of all that have any.
 
     Spans do not overlap. Amendments of this transaction are counted. No fold runs from here until the transaction ends,
-    so ask for no more hours than a moment takes. Hours whose raw events are gone must not be asked for: they would be
-    empty.
+    so ask for no more hours than a moment takes. Hours whose raw events are gone stay as they are.
     """
     parameters = parameters_of(spans, series_ids)
     with connection.cursor() as cursor:
+        hold_partitions(cursor)
         rollups.hold_folding(cursor)
         cursor.execute(_RECOUNT, parameters)
         result = Recounted(*cursor.fetchone())
         _rebuild_levels(cursor, parameters)
     return result
+
+
+def hold_partitions(cursor: CursorWrapper) -> None:
+    """Keep new months from being added to the events until the transaction ends.
+
+    A statement that was planned before a month was there would see its deltas and not its events. To be called before
+    anything else is locked, as senders do.
+    """
+    cursor.execute("SELECT pg_advisory_xact_lock_shared(hashtext('make_usage_event_partition'))")
 
 
 def parameters_of(spans: Sequence[Span], series_ids: Sequence[int] | None = None) -> dict[str, Any]:

@@ -154,9 +154,14 @@ def plan(*, start: datetime, end: datetime, customer_id: int | None = None) -> l
     return recount.chunks(start=start, end=end, customer_id=customer_id)
 
 
+@transaction.atomic
 def verify(chunk: Chunk) -> Verified:
-    """Compare what is kept of the chunk's hours with a count of their events; writes nothing."""
+    """Compare what is kept of the chunk's hours with a count of their events; writes nothing.
+
+    Hours whose raw events went into the archive or were erased are left out.
+    """
     with connection.cursor() as cursor:
+        recount.hold_partitions(cursor)
         cursor.execute(_SHOW, recount.parameters_of(chunk.spans))
         rows: list[tuple[Any, ...]] = cursor.fetchall()
     return Verified(chunk.events, rows[0][-1] if rows else 0, [Difference(*row[:-1]) for row in rows])
@@ -190,6 +195,7 @@ def rebuild(*, order: Rebuild, actor: Actor, at: datetime) -> Iterator[recount.R
 @transaction.atomic
 def _rebuild_chunk(chunk: Chunk, *, order: Rebuild, actor: Actor, at: datetime) -> recount.Recounted:
     with connection.cursor() as cursor:
+        recount.hold_partitions(cursor)
         cursor.execute(_BY_CUSTOMER, recount.parameters_of(chunk.spans))
         wronged = [customer_id for (customer_id,) in cursor.fetchall()]
     mended = recount.recount(spans=chunk.spans)

@@ -26,7 +26,7 @@ from tests.make_metering import NOON, SYSTEM
 
 pytestmark = pytest.mark.django_db
 
-OCTOBER = {"start": datetime(2026, 10, 1, tzinfo=UTC), "end": datetime(2026, 11, 1, tzinfo=UTC)}
+START, END = datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC)
 FORGED_DELTA = """
     INSERT INTO usage_delta (customer_id, series_id, hour, sum, count, min, max, last, last_at, batch_id)
     SELECT customer_id, series_id, hour, 1, 1, 1, 1, 1, last_at, 1 FROM usage_hour
@@ -55,17 +55,17 @@ def kept() -> list[Any]:
     ]
 
 
-def differences(**window: datetime) -> int:
-    return sum(verification.verify(chunk).differences for chunk in verification.plan(**(window or OCTOBER)))
+def differences() -> int:
+    return sum([verification.verify(chunk).differences for chunk in verification.plan(start=START, end=END)])
 
 
 def rebuild(reason: str = "the disk lied", *, actor: Actor = SYSTEM, customer_id: int | None = None) -> int:
-    order = verification.Rebuild(**OCTOBER, customer_id=customer_id, reason=reason)
-    return sum(mended.hours + mended.parts for mended in verification.rebuild(order=order, actor=actor, at=NOON))
+    order = verification.Rebuild(start=START, end=END, customer_id=customer_id, reason=reason)
+    return sum([mended.hours + mended.parts for mended in verification.rebuild(order=order, actor=actor, at=NOON)])
 
 
 def spans(customer: Customer) -> list[Span]:
-    return [Span(customer.pk, OCTOBER["start"], OCTOBER["end"])]
+    return [Span(customer.pk, START, END)]
 
 
 def test_a_recount_of_unfolded_usage_gives_what_the_fold_gives(customer: Customer) -> None:
@@ -135,13 +135,13 @@ def test_chunks_hold_every_event_of_the_window_once(customer: Customer) -> None:
     make.ingested(*[make.event(time=f"2026-10-{day:02}T10:00:00Z") for day in range(1, 15)])
     make.ingested(*[make.event(time=f"2026-10-{day:02}T10:00:00Z", subject="project-2") for day in (1, 9)])
 
-    chunks = recount.chunks(**OCTOBER, chunk_events=5)
+    chunks = recount.chunks(start=START, end=END, chunk_events=5)
 
     assert sorted(chunk.events for chunk in chunks) == [2, 4, 5, 5]
     assert [span for chunk in chunks for span in chunk.spans if span.customer_id == other.pk] == spans(other)
     mine = [span for chunk in chunks for span in chunk.spans if span.customer_id == customer.pk]
-    assert mine[0].start == OCTOBER["start"]
-    assert mine[-1].end == OCTOBER["end"]
+    assert mine[0].start == START
+    assert mine[-1].end == END
     assert all(one.end == other.start for one, other in pairwise(mine))
 
 
@@ -190,7 +190,7 @@ def test_a_rebuild_needs_a_reason_and_the_permission(customer: Customer) -> None
     with pytest.raises(PermissionMissing):
         rebuild(actor=make_accounts.actor(Role.FINANCE_ANALYST))
     with pytest.raises(WindowNotOnTheHour):
-        verification.plan(start=NOON.replace(minute=1), end=OCTOBER["end"])
+        verification.plan(start=NOON.replace(minute=1), end=END)
 
 
 def test_the_commands_report_mend_and_then_find_nothing(customer: Customer) -> None:

@@ -9,13 +9,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
 from django.conf import settings
-from django.db import connection, connections
+from django.db import connection
 
 from accounts.models import Customer
 from metering import recount, rollups, verification
@@ -25,6 +24,7 @@ from tests import make_accounts
 from tests import make_metering as make
 from tests.behind_the_back import execute
 from tests.database_address import url_of_the_test_database
+from tests.parallel import in_parallel
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -44,25 +44,13 @@ def differences() -> list[verification.Difference]:
     return [each for chunk in verification.plan(start=START, end=END) for each in verification.verify(chunk).shown]
 
 
-def in_parallel(*calls: Callable[[], object]) -> None:
-    def run(call: Callable[[], object]) -> None:
-        try:
-            call()
-        finally:
-            connections.close_all()
-
-    with ThreadPoolExecutor(len(calls)) as pool:
-        for future in [pool.submit(run, call) for call in calls]:
-            future.result()
-
-
 def test_recounts_while_senders_and_folds_are_at_work_leave_exact_totals(shop: Customer) -> None:
     done = threading.Event()
     seen: list[list[verification.Difference]] = []
 
     def send(seed: int) -> None:
         chance = random.Random(seed)  # noqa: S311 -- any events will do
-        for _ in range(40):
+        for _ in range(20):
             make.ingested(
                 *[
                     make.event(
@@ -95,7 +83,7 @@ def test_recounts_while_senders_and_folds_are_at_work_leave_exact_totals(shop: C
         lambda: keep(lambda: seen.append(differences())),
     )
 
-    assert UsageEvent.objects.count() == 800
+    assert UsageEvent.objects.count() == 400
     assert seen
     assert [found for found in seen if found] == []
     assert differences() == []
