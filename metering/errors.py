@@ -336,6 +336,8 @@ class MappingNameInvalid(CountinghouseError):
     """A mapping's name is one to 120 printable characters."""
 
     code = "mapping_name_invalid"
+
+
 class RebuildNeedsReason(CountinghouseError):
     """Totals are made anew for a reason, and it was not given."""
 
