@@ -56,6 +56,6 @@ VIEW = """
 
 class Migration(migrations.Migration):
 
-    dependencies = [("metering", "0011_usage_files")]
+    dependencies = [("metering", "0012_kafka_lag")]
 
     operations = [migrations.RunSQL(sql=VIEW, reverse_sql=migrations.RunSQL.noop)]
