@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from urllib.parse import unquote
 
+from accounts.errors import CountinghouseError
 from metering.errors import (
     BodyEncodingUnknown,
     BodyNotEvents,
@@ -25,6 +27,8 @@ from metering.ingestion import MAX_EVENTS
 
 MAX_VALUES = 500_000
 BINARY_MODE_HEADER = "ce-specversion"
+# How much more than the limit is read, and thrown away, before the line is cut.
+_DRAINED_LIMITS = 4
 _PIECE_BYTES = 64 * 1024
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # Packed in pieces is usual; packed in a million empty pieces is only meant to keep us busy.
@@ -41,15 +45,16 @@ def read_body(*, read: Callable[[int], bytes], stated_length: int, encoding: str
 
     Raises: BodyTooLarge, BodyEncodingUnknown, BodyNotGzip, BodyNotJson when it breaks off.
     """
-    if stated_length > limit:
-        raise _too_large(limit)
-    pieces = _pieces(read)
-    if encoding in {"gzip", "x-gzip"}:
-        pieces = _unpacked(_bounded(pieces, limit=limit))
-    elif encoding not in {"", "identity"}:
-        msg = f"The content encoding {encoding!r} is not read here; send gzip, or the body as it is."
-        raise BodyEncodingUnknown(msg)
-    return b"".join(_bounded(pieces, limit=limit))
+    packed = _pieces(read)
+    try:
+        if stated_length > limit:
+            raise _too_large(limit)
+        pieces = _bounded(_unpacker(encoding)(_bounded(packed, limit=limit)), limit=limit)
+        return b"".join(pieces)
+    except CountinghouseError:
+        # A sender who is still speaking when the line is cut never hears the answer.
+        _drain(read, most=_DRAINED_LIMITS * limit)
+        raise
 
 
 def decode_events(body: bytes, *, content_type: str, headers: Mapping[str, str]) -> Sequence[object]:
@@ -71,6 +76,24 @@ def decode_events(body: bytes, *, content_type: str, headers: Mapping[str, str])
     if reader is None:
         raise _type_unknown(kind)
     return reader(body)
+
+
+def _unpacker(encoding: str) -> Callable[[Iterator[bytes]], Iterator[bytes]]:
+    if encoding in {"gzip", "x-gzip"}:
+        return _unpacked
+    if encoding in {"", "identity"}:
+        return iter
+    msg = f"The content encoding {encoding!r} is not read here; send gzip, or the body as it is."
+    raise BodyEncodingUnknown(msg)
+
+
+def _drain(read: Callable[[int], bytes], *, most: int) -> None:
+    drained = 0
+    with suppress(BodyNotJson):
+        for piece in _pieces(read):
+            drained += len(piece)
+            if drained > most:
+                break
 
 
 def _pieces(read: Callable[[int], bytes]) -> Iterator[bytes]:

@@ -197,7 +197,11 @@ def _without_half_pairs(body: bytes) -> bytes:
     """
     if b"\\ud" not in body and b"\\uD" not in body:
         return body
-    return _ESCAPE.sub(lambda escape: rb"\u0000" if escape["half"] else escape[0], body)
+    whole = bytearray(body)
+    for escape in _ESCAPE.finditer(body):
+        if escape["half"]:
+            whole[escape.start() : escape.end()] = rb"\u0000"
+    return bytes(whole)
 
 
 def _sentence(error: Exception) -> str:

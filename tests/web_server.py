@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +55,8 @@ class WebServer:
         try:
             given = {name.replace("_", "-"): value for name, value in headers.items()}
             sent = {"Authorization": f"Bearer {secret}", "Content-Type": "application/json", **given}
-            line.request("POST", EVENTS, body, sent)
+            with suppress(BrokenPipeError, ConnectionResetError):  # it may answer before it has heard all
+                line.request("POST", EVENTS, body, sent)
             response = line.getresponse()
             return Answer(response.status, json.loads(response.read()), dict(response.getheaders()))
         finally:

@@ -242,12 +242,15 @@ def test_a_key_that_opens_nothing_is_said_and_the_events_wait(acme: Customer, ma
     with web_server() as server:
         client = made(server.url, key="ch_000000000000_" + "0" * 64)
         use(client, "e1")
+        names = {
+            use(client, f"large{number}", data={"seconds": 1, "note": os.urandom(32_000).hex()}) for number in "ab"
+        }
         with pytest.raises(NotDelivered, match="401 api_key_unknown"):
             client.flush(timeout_seconds=2)
         client.close(timeout_seconds=0)
         made(server.url).flush(timeout_seconds=30)
 
-    assert_counted_once({"e1"})
+    assert_counted_once({"e1", *names})
 
 
 @pytest.mark.parametrize(

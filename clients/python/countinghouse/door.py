@@ -102,7 +102,13 @@ class Door:
             "Content-Encoding": "gzip",
             "User-Agent": "countinghouse-python/0.1.0",
         }
-        self._line.request("POST", self._path, body, headers)
+        try:
+            self._line.request("POST", self._path, body, headers)
+        except (BrokenPipeError, ConnectionResetError):
+            # A server that knows enough may answer and hang up before it has heard all.
+            response = self._line.getresponse()
+            self._line = None
+            return response.status, response.headers, response.read()
         response = self._line.getresponse()
         return response.status, response.headers, response.read()
 
