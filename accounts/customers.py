@@ -153,6 +153,15 @@ def reactivate_customer(*, customer_id: int, reason: str, actor: Actor, at: date
     return customer
 
 
+def customer_of_code(code: str) -> Customer:
+    """Return the customer with this code. Raises: CustomerUnknown."""
+    customer = Customer.objects.filter(code=code.strip()).first()
+    if customer is None:
+        msg = f"There is no customer with the code “{code.strip()}”."
+        raise CustomerUnknown(msg)
+    return customer
+
+
 def _unsaved(entity: LegalEntity, new: NewCustomer, *, at: datetime) -> Customer:
     customer = Customer(
         legal_entity=entity,

@@ -242,12 +242,16 @@ def bring_back(*, month: date, actor: Actor, at: datetime) -> ArchivedMonth:
 
 @transaction.atomic
 def ask_back(*, month: date, actor: Actor, at: datetime) -> ArchivedMonth:
-    """Ask that an archived month's events be loaded from the file, which the jobs then do; asking twice asks once.
+    """Ask that an archived month's events come back; asking twice asks once.
+
+    A table that was only detached is attached here and now; from the file the jobs load them.
 
     Raises: PermissionMissing, MonthUnknown, MonthInProgress.
     """
     actor.require(Permission.MANAGE_RETENTION)
     archived = _locked(month)
+    if archived.status == Status.DETACHED:
+        return _bring_back(month, actor=actor, at=at)
     if archived.status == Status.DROPPED:
         archived.status = Status.RESTORING
         archived.save(update_fields=["status"])

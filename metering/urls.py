@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from metering import views
+from metering import retention_views, views
 
 app_name = "metering"
 urlpatterns = [
@@ -13,4 +13,10 @@ urlpatterns = [
     path("usage/kafka/", views.kafka_page, name="kafka"),
     path("usage/batches/", views.batch_list, name="batches"),
     path("usage/batches/<int:batch_id>/", views.batch_page, name="batch"),
+    path("usage/retention/", retention_views.retention_page, name="retention"),
+    path("usage/retention/months/<str:month>/<slug:step>/", retention_views.take_step, name="retention-step"),
+    path("usage/retention/holds/", retention_views.set_hold, name="set-hold"),
+    path("usage/retention/holds/<int:hold_id>/lift/", retention_views.lift_hold, name="lift-hold"),
+    path("usage/retention/erasures/", retention_views.ask_erasure, name="ask-erasure"),
+    path("usage/retention/erasures/new/", retention_views.erasure_page, name="erasure"),
 ]
