@@ -13,7 +13,7 @@ from accounts.access import Permission
 from accounts.pages import Crumb, StaffRequest, csv_answer, fragment, page, staff_page
 from billing import explanations, invoice_overview, ladder
 from billing.models import InvoiceLine
-from metering import usage
+from metering import retention, usage
 from metering.models import UsageEvent
 from pricing.price_texts import price_text
 
@@ -40,6 +40,7 @@ def why(request: StaffRequest, line_id: int) -> HttpResponseBase:
             unit=explanation.line.unit,
         ),
         chart=ladder.usage_by_day(explanation.line, explanation.series),
+        archived=_archived(explanation.line),
         before=invoice_overview.line_before(explanation.line),
     )
 
@@ -64,8 +65,15 @@ def line_events(request: StaffRequest, line_id: int) -> HttpResponseBase:
         line=line,
         zone=invoice.time_zone,
         events=_events(line, limit=EVENTS_SHOWN),
+        archived=_archived(line),
         most=EVENTS_SHOWN,
     )
+
+
+def _archived(line: InvoiceLine) -> list[retention.AwayMonth]:
+    """Return the months of the line whose events are in the archive."""
+    period = line.service_period
+    return retention.archived_months(period.lower, period.upper) if line.series_ids else []
 
 
 def _events(line: InvoiceLine, *, limit: int, after: UsageEvent | None = None) -> list[UsageEvent]:

@@ -12,7 +12,7 @@ from accounts import audit_search
 from accounts.access import Permission
 from accounts.pages import Crumb, StaffRequest, actor_of, fragment, page, page_of, staff_page, whole_number
 from billing import customer_overview, home, home_figures, invoice_list, usage_charts, work_health
-from metering import kafka_lag
+from metering import kafka_lag, partitions
 
 INVOICES_SHOWN = 12
 
@@ -83,6 +83,7 @@ def health_page(request: StaffRequest) -> HttpResponseBase:
         "billing/health.html",
         title="Health",
         queues=work_health.queues(),
+        missing_tables=partitions.missing_months(at=timezone.now()),
         last_load=work_health.last_load(),
         streams=kafka_lag.streams(at=timezone.now()),
         failed_mails=work_health.failed_mails()[: work_health.FAILURES_SHOWN],

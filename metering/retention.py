@@ -91,7 +91,7 @@ def export_month(*, month: date, actor: Actor, at: datetime) -> ArchivedMonth:
     """
     actor.require(Permission.MANAGE_RETENTION)
     archived = _locked(month)
-    if archived.status == Status.EXPORTED:
+    if archived.status in {Status.EXPORTED, Status.VERIFIED}:
         return archived
     _require(archived, Status.PLANNED)
     with archive_tables.events(archive_tables.partition_of(month)) as rows:
@@ -190,7 +190,7 @@ def _detach(month: date, *, actor: Actor, at: datetime) -> ArchivedMonth:
     if archived.status == Status.DETACHED:
         return archived
     _require(archived, Status.VERIFIED)
-    archive_files.require_whole(_file(archived), manifest_of(archived))
+    archive_files.require_whole(file_of(archived), manifest_of(archived))
     archive_tables.keep_others_out(archive_tables.partition_of(month))
     # Events are only ever added: as many as were verified are those that were verified.
     if archive_tables.count(archive_tables.partition_of(month)) != archived.rows:
@@ -267,7 +267,7 @@ def _bring_back(month: date, *, actor: Actor, at: datetime) -> ArchivedMonth:
     _require(archived, Status.DETACHED, Status.RESTORING)
     if archived.status == Status.RESTORING:
         manifest = _verified_manifest(archived)
-        archive_tables.load(month, archive_files.read(_file(archived)))
+        archive_tables.load(month, archive_files.read(file_of(archived)))
         _require_same(manifest.contents, archive_tables.contents_of(archive_tables.detached_of(month)))
     archived.status = Status.RESTORED
     archived.restored_at = at
@@ -318,9 +318,9 @@ def rewrite_file(
     before = manifest_of(archived)
     if str(customer_id) not in before.contents.customers or before.erasure == erasure_id:
         return archived
-    archive_files.require_whole(_file(archived), before)
+    archive_files.require_whole(file_of(archived), before)
     manifest, manifest_sha256 = archive_files.write(
-        through(archive_files.read(_file(archived))),
+        through(archive_files.read(file_of(archived))),
         folder=Path(archived.folder),
         month=month,
         revision=archived.revision + 1,
@@ -445,16 +445,17 @@ def manifest_of(archived: ArchivedMonth) -> Manifest:
     return manifest
 
 
-def _file(archived: ArchivedMonth) -> Path:
+def file_of(archived: ArchivedMonth) -> Path:
+    """Return where a month's file lies, or will."""
     return Path(archived.folder) / archive_files.file_name(archived.month, archived.revision)
 
 
 def _verified_manifest(archived: ArchivedMonth) -> Manifest:
     """Return the manifest of a file that holds, worked out anew, what the manifest says."""
     manifest = manifest_of(archived)
-    archive_files.require_whole(_file(archived), manifest)
+    archive_files.require_whole(file_of(archived), manifest)
     counting = Counting(SeriesValues())
-    for _ in counting.through(archive_files.read(_file(archived))):
+    for _ in counting.through(archive_files.read(file_of(archived))):
         pass
     if counting.contents() != manifest.contents:
         msg = f"{manifest.file} does not hold what its manifest says."

@@ -27,4 +27,4 @@ WHITENOISE_USE_FINDERS = True
 
 DEMONSTRATION_ALLOWED = True
 # The sample month is from 2024 and only gets older.
-USAGE_ACCEPTANCE_MONTHS = 1_200
+USAGE_ACCEPTANCE_MONTHS = int(os.environ.get("USAGE_ACCEPTANCE_MONTHS") or 1_200)

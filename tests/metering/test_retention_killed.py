@@ -1,0 +1,127 @@
+"""A month on its way into the archive and back, killed at the last moment of every step."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import psycopg
+import pytest
+from django.conf import settings
+from django.db import connection
+from pytest_django import Settings
+
+from metering import retention, rollups
+from metering.errors import MonthInProgress
+from metering.models import ArchivedMonth
+from tests import make_accounts
+from tests import make_metering as make
+from tests.database_address import url_of_the_test_database
+from tests.make_metering import SYSTEM, broken_rules
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.xdist_group("archive")]
+
+AUGUST = date(2024, 8, 1)
+LATER = datetime(2026, 11, 20, 9, tzinfo=UTC)
+PATIENCE_SECONDS = 30
+Status = ArchivedMonth.Status
+
+
+def ready(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < until, "it took too long"
+        time.sleep(0.02)
+
+
+@contextmanager
+def at_its_last_act(*step: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the command until all that it does but writing the audit log is done, not yet committed."""
+    environment = {
+        **os.environ,
+        "DATABASE_URL": url_of_the_test_database(),
+        "DJANGO_SETTINGS_MODULE": "config.settings.local",
+        "USAGE_ACCEPTANCE_MONTHS": "25",
+        "ARCHIVE_DIR": str(settings.ARCHIVE_DIR),
+    }
+    with psycopg.connect(url_of_the_test_database()) as blocker:
+        blocker.execute("LOCK TABLE accounts_auditentry IN SHARE MODE")
+        program = subprocess.Popen(
+            [sys.executable, settings.PROJECT_FOLDER / "manage.py", "archive_usage", "--month", "2024-08", *step],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+        )
+        ready(lambda: bool(waiting()))
+        (pid,) = waiting()
+        try:
+            yield program
+        finally:
+            program.send_signal(signal.SIGKILL)
+            program.wait(PATIENCE_SECONDS)
+            blocker.rollback()
+            ready(lambda: not answers("SELECT pid FROM pg_stat_activity WHERE pid = %s", pid))
+
+
+def waiting() -> list[int]:
+    return answers(
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        " AND query LIKE '%%accounts_auditentry%%'"
+    )
+
+
+def answers(sql: str, *parameters: int) -> list[int]:
+    # Each in a transaction of its own: within one, what others do looks as it did at first.
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        return [pid for (pid,) in cursor.fetchall()]
+
+
+def all_events() -> list[tuple[object, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT event::text FROM usage_event AS event ORDER BY 1")
+        return list(cursor.fetchall())
+
+
+def test_killed_at_any_step_nothing_is_lost_and_the_step_is_done_by_asking_again(
+    settings: Settings, tmp_path: Path
+) -> None:
+    settings.ARCHIVE_DIR = tmp_path / "archive"
+    settings.USAGE_ACCEPTANCE_MONTHS = 25
+    customer = make_accounts.customer()
+    make.meter()
+    make.subject("project-1", customer=customer)
+    make.ingested(
+        *[make.event(f"a{number}", time=f"2024-08-{number:02}T10:00:00Z") for number in range(1, 32)],
+        at=datetime(2024, 9, 2, tzinfo=UTC),
+    )
+    rollups.fold()
+    before = all_events()
+    asked = {"month": AUGUST, "actor": SYSTEM, "at": LATER}
+    retention.plan_archive(**asked)
+    steps: list[tuple[Callable[..., ArchivedMonth], tuple[str, ...], str]] = [
+        (retention.export_month, (), Status.PLANNED),
+        (retention.verify_month, (), Status.EXPORTED),
+        (retention.detach_month, ("--detach",), Status.VERIFIED),
+        (retention.drop_month, ("--drop",), Status.DETACHED),
+        (retention.bring_back, ("--bring-back",), Status.RESTORING),
+    ]
+
+    for again, arguments, state in steps:
+        if again is retention.bring_back:
+            retention.ask_back(**asked)
+        with at_its_last_act(*arguments), pytest.raises(MonthInProgress):
+            again(**asked)
+        assert ArchivedMonth.objects.get().status == state
+        assert broken_rules() == []
+        again(**asked)
+        assert broken_rules() == []
+
+    assert all_events() == before
+    assert not list(settings.ARCHIVE_DIR.glob(".*"))
