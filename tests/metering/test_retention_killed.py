@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -103,7 +104,7 @@ def test_killed_at_any_step_nothing_is_lost_and_the_step_is_done_by_asking_again
     )
     rollups.fold()
     before = all_events()
-    asked = {"month": AUGUST, "actor": SYSTEM, "at": LATER}
+    asked: dict[str, Any] = {"month": AUGUST, "actor": SYSTEM, "at": LATER}
     retention.plan_archive(**asked)
     steps: list[tuple[Callable[..., ArchivedMonth], tuple[str, ...], str]] = [
         (retention.export_month, (), Status.PLANNED),

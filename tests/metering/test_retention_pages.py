@@ -6,6 +6,7 @@ import json
 from datetime import UTC, date, datetime
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -95,7 +96,7 @@ def test_a_month_is_archived_detached_dropped_and_brought_back_by_hand() -> None
 @pytest.mark.usefixtures("_august")
 def test_each_state_offers_its_next_step_and_says_of_how_many_events() -> None:
     administrator = signed_in(Role.ADMINISTRATOR)
-    asked = {"month": AUGUST, "actor": SYSTEM, "at": LATER}
+    asked: dict[str, Any] = {"month": AUGUST, "actor": SYSTEM, "at": LATER}
     retention.plan_archive(**asked)
     planned = words(administrator.get(PAGE))
     work(at=LATER)
