@@ -6,7 +6,8 @@ No database and no clock: what was read comes in, what is to be stored goes out.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import NamedTuple
@@ -15,8 +16,9 @@ from accounts.errors import CountinghouseError
 from accounts.periods import Period
 from billing.errors import NoApprovedPrices
 from billing.models import InvoiceLine, UnbilledUsage
+from metering.aggregations import combine
 from metering.usage import SeriesTotal
-from pricing.charges import NO_USAGE, Billed, ChargeLine, ContractTerms, MeteredUsage, PriceInForce, charges
+from pricing.charges import Billed, ChargeLine, ContractTerms, MeteredUsage, PriceInForce, charges
 from pricing.money import ZERO, add, subtract
 from pricing.price_books import PricedProduct, PricedVersion, product_for_series
 
@@ -99,14 +101,25 @@ class Assessment:
 
 @dataclass(slots=True)
 class _Taken:
-    """The usage that one price takes, and the series that it comes from."""
+    """The usage that one price takes, series by series."""
 
-    usage: MeteredUsage = NO_USAGE
-    parts: list[tuple[int, bytes]] = field(default_factory=list)
+    totals: list[WindowTotal] = field(default_factory=list)
 
-    def take(self, total: SeriesTotal, quantity: Decimal) -> None:
-        self.usage = MeteredUsage(add(self.usage.quantity, quantity), self.usage.event_count + total.count)
-        self.parts.append((total.series_id, total.digest))
+    @property
+    def usage(self) -> MeteredUsage:
+        """All of it: what the series of each window add up to together, by the aggregation of their meter."""
+        by_window: defaultdict[Period, list[SeriesTotal]] = defaultdict(list)
+        for window, found in self.totals:
+            by_window[window.period].append(found)
+        quantity = ZERO
+        for totals in by_window.values():
+            quantity = add(quantity, combine(totals[0].aggregation, totals))
+        return MeteredUsage(quantity, sum(found.count for _, found in self.totals))
+
+    @property
+    def parts(self) -> list[tuple[int, bytes]]:
+        """Each series' id and the digest of what it is made of."""
+        return [(found.series_id, found.digest) for _, found in self.totals]
 
 
 def usage_digest(parts: Iterable[tuple[int, bytes]]) -> bytes:
@@ -118,11 +131,10 @@ def usage_digest(parts: Iterable[tuple[int, bytes]]) -> bytes:
     return digest.digest()
 
 
-def assess(facts: PeriodFacts, *, counting_meters: Collection[int]) -> Assessment:
+def assess(facts: PeriodFacts) -> Assessment:
     """Work out the lines and the unbilled usage of one contract and period.
 
-    `counting_meters` are the meters whose quantity is the number of their events. An earlier period that has no prices
-    at all is listed as such and holds nothing up.
+    An earlier period that has no prices at all is listed as such and holds nothing up.
 
     Raises: NoApprovedPrices, the fault of the facts, and what `pricing.charges` raises.
     """
@@ -131,7 +143,7 @@ def assess(facts: PeriodFacts, *, counting_meters: Collection[int]) -> Assessmen
     versions = [window.version for window in facts.windows if window.version is not None]
     if not versions and not facts.is_late:
         raise NoApprovedPrices
-    taken, products, unbilled = _take(facts, counting_meters)
+    taken, products, unbilled = _take(facts)
     in_force = _prices_in_force(versions, products, facts.billed)
     lines = charges(
         terms=facts.terms,
@@ -146,13 +158,13 @@ def assess(facts: PeriodFacts, *, counting_meters: Collection[int]) -> Assessmen
     return Assessment(lines=assessed, unbilled=_not_listed_yet(facts, unbilled))
 
 
-def park(facts: PeriodFacts, *, counting_meters: Collection[int]) -> list[UnbilledSeries]:
+def park(facts: PeriodFacts) -> list[UnbilledSeries]:
     """All usage of the period as unbilled, because the contract was parked."""
-    return [_unbilled(each, Reason.PARKED, counting_meters) for each in facts.totals]
+    return [_unbilled(each, Reason.PARKED) for each in facts.totals]
 
 
 def _take(
-    facts: PeriodFacts, counting_meters: Collection[int]
+    facts: PeriodFacts,
 ) -> tuple[dict[int, _Taken], dict[int, tuple[PricedVersion, PricedProduct]], list[UnbilledSeries]]:
     """Give each series' usage to the price that takes it, or to the list of what nothing takes."""
     taken: dict[int, _Taken] = {}
@@ -161,15 +173,15 @@ def _take(
     for each in facts.totals:
         version, total = each.window.version, each.total
         if version is None:
-            unbilled.append(_unbilled(each, Reason.NO_PRICE, counting_meters))
+            unbilled.append(_unbilled(each, Reason.NO_PRICE))
             continue
         product, unpriced = product_for_series(version=version, meter_id=total.meter_id, dimensions=total.dimensions)
         if product is None:
             assert unpriced is not None
-            unbilled.append(_unbilled(each, Reason(unpriced.value), counting_meters))
+            unbilled.append(_unbilled(each, Reason(unpriced.value)))
             continue
         products[product.price_id] = (version, product)
-        taken.setdefault(product.price_id, _Taken()).take(total, _quantity(total, counting_meters))
+        taken.setdefault(product.price_id, _Taken()).totals.append(each)
     return taken, products, unbilled
 
 
@@ -208,12 +220,8 @@ def _print_order(line: AssessedLine) -> tuple[object, ...]:
     return (line.product.group, line.product.name, line.product.code, line.charge.period.start)
 
 
-def _quantity(total: SeriesTotal, counting_meters: Collection[int]) -> Decimal:
-    return Decimal(total.count) if total.meter_id in counting_meters else total.sum
-
-
-def _unbilled(each: WindowTotal, reason: Reason, counting_meters: Collection[int]) -> UnbilledSeries:
-    quantity = _quantity(each.total, counting_meters)
+def _unbilled(each: WindowTotal, reason: Reason) -> UnbilledSeries:
+    quantity = each.total.quantity
     return UnbilledSeries(each.total.series_id, each.window.period, quantity, each.total.count, reason)
 
 

@@ -37,7 +37,6 @@ from billing.models import BillRun
 from billing.pdf_texts import texts_for
 from metering import usage
 from metering.errors import WindowNotOnTheHour
-from metering.models import Meter
 from pricing.charges import Billed, ContractTerms, service_period
 from pricing.models import PriceBookVersion
 from pricing.money import add, tax_amount, total
@@ -171,13 +170,10 @@ def draft_chunk(*, run_id: int, limit: int, at: datetime) -> int:
     # Taken before anything is read: what commits from here on counts as unseen, and is looked at by the next run.
     watermark = usage.current_snapshot()
     asked = _asked(run, items)
-    counting_meters = frozenset(
-        Meter.objects.filter(aggregation=Meter.Aggregation.COUNT).order_by().values_list("pk", flat=True)
-    )
     facts: defaultdict[int, list[PeriodFacts]] = defaultdict(list)
     for each, of_period in zip(asked, _read(run, asked), strict=True):
         facts[each.item.item_id].append(of_period)
-    results = [_settle(run, item, facts[item.item_id], counting_meters) for item in items]
+    results = [_settle(run, item, facts[item.item_id]) for item in items]
     draft_rows.store(run=run, results=results, watermark=watermark, at=at)
     return len(items)
 
@@ -360,28 +356,24 @@ def _billed_and_listed(
     return billed, listed
 
 
-def _settle(
-    run: HeldRun, item: ClaimedItem, periods: Sequence[PeriodFacts], counting_meters: frozenset[int]
-) -> ItemResult:
+def _settle(run: HeldRun, item: ClaimedItem, periods: Sequence[PeriodFacts]) -> ItemResult:
     """Work out one contract; whatever is wrong with it parks it alone."""
     try:
-        return _assess_item(run, item, periods, counting_meters)
+        return _assess_item(run, item, periods)
     except CountinghouseError as error:
         reason = f"{error} ({type(error).__name__})"
     except Exception as error:  # a fault of ours in one contract must not stop the bills of all others
         logger.exception("contract %s could not be billed", item.contract_id)
         reason = f"An unexpected fault, which is in the log: {error} ({type(error).__name__})"
-    unbilled = [each for facts in periods if not facts.is_late for each in park(facts, counting_meters=counting_meters)]
+    unbilled = [each for facts in periods if not facts.is_late for each in park(facts)]
     return ItemResult(item=item, invoice=None, unbilled=unbilled, parked_because=reason)
 
 
-def _assess_item(
-    run: HeldRun, item: ClaimedItem, periods: Sequence[PeriodFacts], counting_meters: frozenset[int]
-) -> ItemResult:
+def _assess_item(run: HeldRun, item: ClaimedItem, periods: Sequence[PeriodFacts]) -> ItemResult:
     lines: list[AssessedLine] = []
     unbilled: list[UnbilledSeries] = []
     for facts in periods:
-        assessed = assess(facts, counting_meters=counting_meters)
+        assessed = assess(facts)
         lines += assessed.lines
         unbilled += assessed.unbilled
     invoice = _invoice(run, item, lines) if lines else None

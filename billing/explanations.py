@@ -21,6 +21,7 @@ from billing.assessment import usage_digest
 from billing.errors import InvoiceUnknown
 from billing.models import Invoice, InvoiceLine
 from metering import usage
+from metering.aggregations import combine, quantity_unit
 from metering.models import Meter, UsageEvent
 from pricing.charges import Billed, ContractTerms, MeteredUsage, PriceInForce, charges
 from pricing.models import Contract, Price, PriceBookVersion
@@ -32,14 +33,21 @@ EVENTS_SHOWN: Final = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesPart:
-    """What one series gives to a line, as it reads now; `quantity` in the meter's unit."""
+    """What one series gives to a line, as it reads now.
+
+    Only of some aggregations do the quantities of several series add up to the line's.
+    """
 
     series_id: int
     meter: Meter
     dimensions: dict[str, str]
     quantity: Decimal
     event_count: int
-    hours: list[usage.HourOfUsage]
+
+    @property
+    def unit(self) -> str:
+        """What the quantity is counted in."""
+        return quantity_unit(self.meter.aggregation, self.meter.unit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +126,7 @@ def explain_line(line_id: int) -> LineExplanation:
         raise InvoiceUnknown
     version = line.price.version
     approval = _approval(version)
-    series = _series(line)
+    totals = _series_now(line)
     return LineExplanation(
         line=line,
         invoice=line.invoice,
@@ -128,7 +136,7 @@ def explain_line(line_id: int) -> LineExplanation:
         approval=approval,
         decisions=list(approval.decisions.select_related("decided_by")) if approval else [],
         steps=line.steps,
-        series=series,
+        series=_parts(totals),
         events=usage.events(
             customer_id=line.invoice.customer_id,
             series_ids=line.series_ids,
@@ -139,7 +147,7 @@ def explain_line(line_id: int) -> LineExplanation:
         if line.series_ids
         else [],
         rerating=rerate(line),
-        rereading=_reread(line, series),
+        rereading=_reread(line, totals),
         other_lines=list(_of_same_period(line).exclude(pk=line.pk).select_related("invoice").order_by("invoice_id")),
     )
 
@@ -238,46 +246,39 @@ def _totals(lines: Sequence[InvoiceLine]) -> dict[int, Billed]:
     return totals
 
 
-def _series(line: InvoiceLine) -> list[SeriesPart]:
+def _series_now(line: InvoiceLine) -> list[usage.SeriesTotal]:
+    """What the line's series add up to in its service period, read again."""
     if not line.series_ids:
         return []
-    start, end = line.service_period.lower, line.service_period.upper
-    window = usage.UsageWindow(customer_id=line.invoice.customer_id, start=start, end=end)
-    totals = [each for each in usage.series_totals([window]) if each.series_id in set(line.series_ids)]
+    of_line = set(line.series_ids)
+    window = usage.UsageWindow(
+        customer_id=line.invoice.customer_id, start=line.service_period.lower, end=line.service_period.upper
+    )
+    return [each for each in usage.series_totals([window]) if each.series_id in of_line]
+
+
+def _parts(totals: Sequence[usage.SeriesTotal]) -> list[SeriesPart]:
     meters = Meter.objects.in_bulk({each.meter_id for each in totals})
-    hours: dict[int, list[usage.HourOfUsage]] = {}
-    for hour in usage.hours(series_ids=line.series_ids, start=start, end=end):
-        hours.setdefault(hour.series_id, []).append(hour)
     return [
         SeriesPart(
             series_id=each.series_id,
             meter=meters[each.meter_id],
             dimensions=each.dimensions,
-            quantity=_quantity(meters[each.meter_id], each),
+            quantity=each.quantity,
             event_count=each.count,
-            hours=hours.get(each.series_id, []),
         )
         for each in totals
     ]
 
 
-def _quantity(meter: Meter, total: usage.SeriesTotal) -> Decimal:
-    return Decimal(total.count) if meter.aggregation == Meter.Aggregation.COUNT else total.sum
-
-
-def _reread(line: InvoiceLine, series: Sequence[SeriesPart]) -> Rereading:
-    """Read the line's usage again and compare it with what the line billed."""
+def _reread(line: InvoiceLine, totals: Sequence[usage.SeriesTotal]) -> Rereading:
+    """Compare the line's usage, read again, with what the line billed."""
     if line.usage_digest is None:
         return Rereading(outcome=UsageNow.NONE, quantity=ZERO, event_count=0)
     start, end = line.service_period.lower, line.service_period.upper
-    window = usage.UsageWindow(customer_id=line.invoice.customer_id, start=start, end=end)
-    of_line = set(line.series_ids)
-    digest = usage_digest(
-        (each.series_id, each.digest) for each in usage.series_totals([window]) if each.series_id in of_line
-    )
-    quantity, event_count = ZERO, 0
-    for part in series:
-        quantity, event_count = add(quantity, part.quantity), event_count + part.event_count
+    digest = usage_digest((each.series_id, each.digest) for each in totals)
+    quantity = combine(totals[0].aggregation, totals) if totals else ZERO
+    event_count = sum(each.count for each in totals)
     if digest == bytes(line.usage_digest):
         return Rereading(outcome=UsageNow.SAME, quantity=quantity, event_count=event_count)
     unseen = usage.UnseenWindow(

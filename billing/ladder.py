@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
 from decimal import Decimal
 from typing import Any, Final
 
 from accounts.charts import Chart, chart
-from accounts.periods import local_date
+from accounts.periods import Grain, Period, edges, local_date
 from billing.explanations import SeriesPart
 from billing.models import InvoiceLine
-from pricing.money import ZERO, add
+from metering.quantities import QuantityAsk, quantities
 from pricing.price_texts import amount_text, exact_amount_text, quantity_text
 
 Facts = Mapping[str, Any]
@@ -115,18 +114,25 @@ _WRITERS: Final[Mapping[str, Callable[[Facts, InvoiceLine], str]]] = {
 
 
 def usage_by_day(line: InvoiceLine, series: Sequence[SeriesPart]) -> Chart:
-    """Chart what a line's series saw, day by day of the invoice's time zone, in events where the meter counts them."""
-    zone = line.invoice.time_zone
-    days: dict[date, Decimal] = {}
-    for part in series:
-        counts_events = part.meter.aggregation == part.meter.Aggregation.COUNT
-        for hour in part.hours:
-            day = local_date(hour.hour, zone)
-            days[day] = add(days.get(day, ZERO), Decimal(hour.count) if counts_events else hour.sum)
-    shown = sorted(days)
+    """Chart what a line's series saw, day by day of the invoice's time zone: each day by the meter's aggregation."""
+    if not series:
+        return chart(labels=[], series={}, write=lambda _name, _value: "", unit=line.unit)
+    zone, meter = line.invoice.time_zone, series[0].meter
+    cut = edges(Period(line.service_period.lower, line.service_period.upper), Grain.DAY, zone)
+    found = quantities(
+        [
+            QuantityAsk(
+                customer_id=line.invoice.customer_id,
+                meter_id=meter.pk,
+                aggregation=meter.aggregation,
+                edges=cut,
+                series_ids=[part.series_id for part in series],
+            )
+        ]
+    )
     return chart(
-        labels=[f"{day:%-d %b}" for day in shown],
-        series={line.description: [days[day] for day in shown]} if shown else {},
+        labels=[f"{local_date(cut[each.window], zone):%-d %b}" for each in found],
+        series={line.description: [each.quantity for each in found]} if found else {},
         write=lambda _name, value: f"{quantity_text(value)} {line.unit}",
         unit=line.unit,
     )

@@ -19,7 +19,6 @@ from accounts.periods import Month, Period, month_period, start_of_day
 from billing.draft_rows import as_range, copy_unbilled
 from billing.models import BillRun, UnbilledUsage
 from metering import usage
-from metering.models import Meter
 from pricing.money import ZERO, subtract
 
 # Only customers whose usage of the month no single contract covers; for nearly all one does.
@@ -139,15 +138,13 @@ def _differences(
     gaps: Sequence[_Gap], covered: Iterable[_Gap], listed: _List
 ) -> Iterator[tuple[_Gap, int, _Listed, Reason]]:
     """What is to be added so that the list holds the usage of these gaps, and nothing of what is covered by now."""
-    counting = set(Meter.objects.filter(aggregation=Meter.Aggregation.COUNT).order_by().values_list("pk", flat=True))
     windows = [
         usage.UsageWindow(customer_id=gap.customer_id, start=gap.period.start, end=gap.period.end) for gap in gaps
     ]
     for found in usage.series_totals(windows) if windows else ():
         gap = gaps[found.window]
         before = listed.get(gap, {}).get(found.series_id, _Listed(ZERO, 0))
-        quantity = Decimal(found.count) if found.meter_id in counting else found.sum
-        more = _Listed(subtract(quantity, before.quantity), found.count - before.event_count)
+        more = _Listed(subtract(found.quantity, before.quantity), found.count - before.event_count)
         if more != _Listed(ZERO, 0):
             yield gap, found.series_id, more, Reason.NO_CONTRACT
     for gap in covered:

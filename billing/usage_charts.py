@@ -11,9 +11,11 @@ from accounts.charts import Chart, chart
 from accounts.periods import month_period, start_of_day
 from billing.models import BillRun
 from metering import usage
+from metering.aggregations import quantity_unit
 from metering.models import Meter
+from metering.quantities import QuantityAsk, quantities
 from metering.usage import DayOfUsage
-from pricing.money import ZERO, add
+from pricing.money import ZERO
 from pricing.price_texts import quantity_text
 
 DAYS_SHOWN = 92
@@ -52,10 +54,10 @@ def usage_by_day(
     meters = list(Meter.objects.order_by("name"))
     wanted = None if in_events else meter_id or _most_used(days)
     chosen = next((meter for meter in meters if meter.pk == wanted), None)
-    shown = [day for day in days if chosen is None or day.meter_id == chosen.pk]
     last_day = (window_end - timedelta(days=1)).date()
     first_day = last_day - timedelta(days=DAYS_SHOWN - 1)
-    return UsageChart(_chart(shown, chosen, meters, first_day), chosen, meters, first_day, last_day)
+    values = _events(days, meters) if chosen is None else _usage(chosen, first_day, at, customer_id)
+    return UsageChart(_chart(values, chosen, first_day), chosen, meters, first_day, last_day)
 
 
 def _days(end: datetime, customer_id: int | None) -> list[DayOfUsage]:
@@ -69,16 +71,24 @@ def _most_used(days: list[DayOfUsage]) -> int | None:
     return max(events, key=lambda meter_id: (events[meter_id], -meter_id), default=None)
 
 
-def _chart(days: list[DayOfUsage], chosen: Meter | None, meters: list[Meter], first_day: date) -> Chart:
+def _events(days: list[DayOfUsage], meters: list[Meter]) -> dict[str, dict[date, Decimal]]:
     names = {meter.pk: meter.name for meter in meters}
     values: dict[str, dict[date, Decimal]] = {}
     for each in days:
-        by_day = values.setdefault(names[each.meter_id], {})
-        counts = chosen is None or chosen.aggregation == Meter.Aggregation.COUNT
-        value = Decimal(each.count) if counts else each.sum
-        by_day[each.day] = add(by_day.get(each.day, ZERO), value)
+        values.setdefault(names[each.meter_id], {})[each.day] = Decimal(each.count)
+    return values
+
+
+def _usage(meter: Meter, first_day: date, at: datetime, customer_id: int | None) -> dict[str, dict[date, Decimal]]:
+    cut = [start_of_day(first_day + timedelta(days=offset), "UTC") for offset in range(DAYS_SHOWN + 1)]
+    ask = QuantityAsk(customer_id=customer_id, meter_id=meter.pk, aggregation=meter.aggregation, edges=cut, until=at)
+    found = {first_day + timedelta(days=each.window): each.quantity for each in quantities([ask])}
+    return {meter.name: found} if found else {}
+
+
+def _chart(values: dict[str, dict[date, Decimal]], chosen: Meter | None, first_day: date) -> Chart:
     shown = [first_day + timedelta(days=offset) for offset in range(DAYS_SHOWN)] if values else []
-    unit = chosen.unit if chosen else "events"
+    unit = quantity_unit(chosen.aggregation, chosen.unit) if chosen else "events"
     return chart(
         labels=[f"{day:%-d %b}" for day in shown],
         series={name: [by_day.get(day, ZERO) for day in shown] for name, by_day in values.items()},

@@ -63,11 +63,11 @@ _ACCOUNTED = """
 _COUNTED = """
     counted AS (
         SELECT considered.contract_id, considered.period, series.meter_id, sum(part.count)::bigint AS events,
-               sum(CASE meter.aggregation WHEN 'count' THEN part.count ELSE part.sum END) AS quantity
+               sum(CASE meter.aggregation WHEN 'count' THEN part.count WHEN 'sum' THEN part.sum END) AS quantity
         FROM considered
         CROSS JOIN LATERAL (
             SELECT series_id, sum, count FROM usage_hour
-            WHERE customer_id = considered.customer_id
+            WHERE customer_id = considered.customer_id AND count > 0
               AND hour >= lower(considered.service) AND hour < upper(considered.service)
             UNION ALL
             SELECT series_id, sum, count FROM usage_delta
@@ -114,7 +114,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name="billing.quantities_are_those_of_the_usage",
         statement="The quantities on live lines of a contract, period and meter, and on the unbilled list, add up to"
-        " its usage, where nothing came later.",
+        " its usage, where nothing came later and the meter adds up values or counts events.",
         sql=f"""
             WITH {_CONSIDERED}, {_ACCOUNTED}, {_COUNTED}
             SELECT contract_id, period, meter_id, counted.quantity AS counted, billed.quantity AS billed
@@ -124,6 +124,7 @@ RULES: tuple[Rule, ...] = (
                 WHERE meter_id IS NOT NULL GROUP BY 1, 2, 3
             ) billed USING (contract_id, period, meter_id)
             LEFT JOIN unseen USING (contract_id, period, meter_id)
+            JOIN metering_meter meter ON meter.id = meter_id AND meter.aggregation IN ('sum', 'count')
             WHERE unseen.events IS NULL AND coalesce(billed.quantity, 0) <> coalesce(counted.quantity, 0)
         """,  # noqa: S608 -- built from constants
     ),

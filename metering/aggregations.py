@@ -47,8 +47,9 @@ class Aggregation(StrEnum):
     P95 = "p95"
 
 
-# Their quantities of parts of a window, or of several series, add up to that of the whole.
-ADDITIVE: Final = frozenset({Aggregation.SUM, Aggregation.COUNT, Aggregation.GAUGE})
+def quantity_unit(aggregation: str, unit: str) -> str:
+    """Return what a meter's quantity is counted in: for a level, its unit over time."""
+    return f"{unit}-hours" if aggregation == Aggregation.GAUGE else unit
 
 
 class Latest(NamedTuple):

@@ -24,20 +24,23 @@ from metering.usage import require_on_the_hour
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantityAsk:
-    """Usage of one customer in one meter, in the windows between edges.
+    """Usage of one customer, or of all (None), in one meter, in the windows between edges.
 
     `edges` are instants on the hour of UTC in rising order; each two neighbours are a window. With `group_by` each
     set of values of these dimensions has a quantity of its own; of `filters` (dimension to values) a series has to
-    meet all, None being a dimension that is not there. A level (gauge) is taken to hold until the end of the hour that
-    `until` lies in, and not beyond; without it, until the end of the last window.
+    meet all, None being a dimension that is not there; `series_ids` leaves only these.
+
+    A level (gauge) is taken to hold until the end of the hour that `until` lies in, and not beyond; without it, until
+    the end of the last window.
     """
 
-    customer_id: int
+    customer_id: int | None
     meter_id: int
     aggregation: str
     edges: Sequence[datetime]
     group_by: Sequence[str] = ()
     filters: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
+    series_ids: Sequence[int] | None = None
     until: datetime | None = None
 
 
@@ -58,28 +61,29 @@ class Quantity(NamedTuple):
 
 # The series that each ask is about, each with the group it belongs to. Arrays come as texts, for those of several asks
 # differ in length.
-_WANTED = """
+_OF_CUSTOMER = "series.customer_id = asked.customer_id AND "
+_WANTED = f"""
     asked AS MATERIALIZED (
         SELECT position, customer_id, meter_id, group_by::jsonb AS group_by, filters::jsonb AS filters,
-               edges::timestamptz[] AS edges
+               series_ids::bigint[] AS series_ids, edges::timestamptz[] AS edges
         FROM unnest(%(positions)s::int[], %(customers)s::bigint[], %(meters)s::bigint[], %(groups)s::text[],
-                    %(filters)s::text[], %(edges)s::text[])
-            AS asked(position, customer_id, meter_id, group_by, filters, edges)
+                    %(filters)s::text[], %(series_ids)s::text[], %(edges)s::text[])
+            AS asked(position, customer_id, meter_id, group_by, filters, series_ids, edges)
     ), wanted AS MATERIALIZED (
         SELECT asked.position, series.customer_id, series.id AS series_id, label.label, asked.edges,
                asked.edges[1] AS starts_at, asked.edges[array_upper(asked.edges, 1)] AS ends_at
         FROM asked
-        JOIN usage_series AS series ON series.customer_id = asked.customer_id AND series.meter_id = asked.meter_id
+        JOIN usage_series AS series ON {_OF_CUSTOMER}series.meter_id = asked.meter_id
         CROSS JOIN LATERAL (
-            SELECT coalesce(jsonb_object_agg(name, series.dimensions -> name), '{}')::text AS label
+            SELECT coalesce(jsonb_object_agg(name, series.dimensions -> name), '{{}}')::text AS label
             FROM jsonb_array_elements_text(asked.group_by) AS name
         ) AS label
-        WHERE NOT EXISTS (
+        WHERE (asked.series_ids IS NULL OR series.id = ANY(asked.series_ids)) AND NOT EXISTS (
             SELECT FROM jsonb_each(asked.filters) AS filter(name, allowed)
             WHERE NOT allowed @> coalesce(series.dimensions -> name, 'null')
         )
     )
-"""
+"""  # noqa: S608 -- built from constants
 
 # Read series by series in the order of their key; OFFSET 0 keeps the planner from reading the whole tables instead.
 _HOURS = """
@@ -190,24 +194,27 @@ _STATEMENTS: Mapping[str, str] = {
 def quantities(asks: Sequence[QuantityAsk]) -> list[Quantity]:
     """Return the quantity of each ask, window and group that saw usage, in order of ask, window and group.
 
-    One statement for each aggregation asked for.
+    One statement for each aggregation asked for, and one more where it is asked of all customers too.
 
     Raises: WindowNotOnTheHour.
     """
-    by_aggregation: defaultdict[str, list[int]] = defaultdict(list)
+    alike: defaultdict[tuple[str, bool], list[int]] = defaultdict(list)
     for position, ask in enumerate(asks):
         require_on_the_hour(*ask.edges)
         assert all(one < other for one, other in pairwise(ask.edges)), "edges rise"
-        by_aggregation[ask.aggregation].append(position)
+        alike[ask.aggregation, ask.customer_id is None].append(position)
     found: list[Quantity] = []
-    for aggregation, positions in by_aggregation.items():
-        found += _read(aggregation, asks, positions)
-    if len(by_aggregation) > 1:
+    for (aggregation, is_of_all), positions in alike.items():
+        statement = _STATEMENTS[aggregation]
+        if is_of_all:
+            statement = statement.replace(_OF_CUSTOMER, "")
+        found += _read(statement, asks, positions)
+    if len(alike) > 1:
         found.sort(key=lambda each: each[:2])
     return found
 
 
-def _read(aggregation: str, asks: Sequence[QuantityAsk], positions: Sequence[int]) -> list[Quantity]:
+def _read(statement: str, asks: Sequence[QuantityAsk], positions: Sequence[int]) -> list[Quantity]:
     edges = {position: _edges(asks[position]) for position in positions}
     shown = [position for position in positions if len(edges[position]) > 1]
     if not shown:
@@ -218,12 +225,13 @@ def _read(aggregation: str, asks: Sequence[QuantityAsk], positions: Sequence[int
         "meters": [asks[position].meter_id for position in shown],
         "groups": [json.dumps(list(asks[position].group_by)) for position in shown],
         "filters": [json.dumps({k: list(v) for k, v in asks[position].filters.items()}) for position in shown],
-        "edges": ["{" + ",".join(edge.isoformat() for edge in edges[position]) + "}" for position in shown],
+        "series_ids": [_array(asks[position].series_ids) for position in shown],
+        "edges": [_array([edge.isoformat() for edge in edges[position]]) for position in shown],
     }
     with connection.cursor() as cursor:
-        cursor.execute(_STATEMENTS[aggregation], parameters)
+        cursor.execute(statement, parameters)
         rows: list[tuple[Any, ...]] = cursor.fetchall()
-    is_area = aggregation == Aggregation.GAUGE
+    is_area = asks[shown[0]].aggregation == Aggregation.GAUGE
     labels: dict[str, dict[str, str | None]] = {}
     return [
         Quantity(
@@ -235,6 +243,10 @@ def _read(aggregation: str, asks: Sequence[QuantityAsk], positions: Sequence[int
         )
         for position, window, label, value, events in rows
     ]
+
+
+def _array(values: Sequence[object] | None) -> str | None:
+    return None if values is None else "{" + ",".join(map(str, values)) + "}"
 
 
 def _edges(ask: QuantityAsk) -> list[datetime]:

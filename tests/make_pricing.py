@@ -25,15 +25,22 @@ _number = count(1)
 SYSTEM = Actor.system("tests")
 
 
-def meter(*, code: str = "", unit: str = "GPU-hour", dimensions: Sequence[str] = ("sku",)) -> Meter:
-    """Make a meter that adds up a value."""
+def meter(
+    *,
+    code: str = "",
+    unit: str = "GPU-hour",
+    event_type: str = "",
+    aggregation: str = Meter.Aggregation.SUM,
+    dimensions: Sequence[str] = ("sku",),
+) -> Meter:
+    """Make a meter of a quantity; it adds up unless told otherwise."""
     number = next(_number)
     return define_meter(
         code=code or f"meter-{number}",
         name=f"Meter {number}",
-        event_type=f"example.usage.{number}",
-        aggregation=Meter.Aggregation.SUM,
-        value_path="quantity",
+        event_type=event_type or f"example.usage.{number}",
+        aggregation=aggregation,
+        value_path="" if aggregation == Meter.Aggregation.COUNT else "quantity",
         unit=unit,
         dimensions=dimensions,
         actor=SYSTEM,

@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import pytest
 
+from billing import ladder
 from billing.errors import InvoiceUnknown
 from billing.explanations import UsageNow, explain_line
 from billing.models import InvoiceLine
@@ -39,7 +40,9 @@ def test_a_line_is_explained_down_to_its_events() -> None:
         ({"sku": "eu"}, Decimal(100), 1),
         ({"sku": "us"}, Decimal("50.5"), 1),
     ]
-    assert [hour.hour for part in why.series for hour in part.hours] == [datetime(2026, 10, 10, 12, tzinfo=UTC)] * 2
+    assert [(row.label, row.values) for row in ladder.usage_by_day(why.line, why.series).rows] == [
+        ("10 Oct", ("150.5 GPU-hour",))
+    ]
     assert [event.data["sku"] for event in why.events] in (["eu", "us"], ["us", "eu"])
 
 
