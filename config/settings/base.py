@@ -8,6 +8,7 @@ from config.settings.ingest import *  # noqa: F403 -- how Django settings extend
 from config.settings.kafka import *  # noqa: F403 -- how Django settings extend one another
 from config.settings.sign_in import *  # noqa: F403 -- how Django settings extend one another
 from config.settings.unfold import UNFOLD  # noqa: F401 -- settings
+from config.settings.unusual_usage import *  # noqa: F403 -- as above
 
 PROJECT_FOLDER = Path(__file__).resolve().parent.parent.parent
 # Everything the running project writes: the embedded database, mails, documents, schedules.

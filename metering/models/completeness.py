@@ -132,6 +132,7 @@ class Acknowledgement(models.Model):
     class Kind(models.TextChoices):
         MISSING = "missing", "Less than the source says it sent"
         SURPLUS = "surplus", "More than the source says it sent"
+        SUM_DIFFERS = "sum_differs", "As many events, another sum"
         GAP = "gap", "No usage where there usually is some"
         FALL = "fall", "Far less than usual"
         SPIKE = "spike", "Far more than usual"
@@ -151,7 +152,7 @@ class Acknowledgement(models.Model):
         ordering = ("-id",)
         constraints = (
             models.CheckConstraint(
-                condition=Q(kind__in=["missing", "surplus", "gap", "fall", "spike", "silent"]),
+                condition=Q(kind__in=["missing", "surplus", "sum_differs", "gap", "fall", "spike", "silent"]),
                 name="acknowledgement_kind_is_known",
             ),
             models.CheckConstraint(condition=~Q(reason=""), name="acknowledgement_has_a_reason"),
