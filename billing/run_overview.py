@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 from django.db.models import Count, Q, QuerySet, Sum
 
+from accounts.periods import month_period
 from billing.bill_runs import RunProgress
 from billing.invoice_list import CurrencyTotal, ranked_by_change, totals, with_bill_before
 from billing.models import BillRun, BillRunItem, Invoice, UnbilledUsage
 from billing.steps import Step, steps_to
+from metering.findings import Finding, findings, settled_until
 from metering.models import Meter, UsageSeries
 
 Status = BillRun.Status
@@ -146,6 +149,29 @@ def unbilled_counts(run: BillRun) -> list[tuple[str, int]]:
     """Return how much of a run's usage is unbilled for each reason, in rows of the list."""
     rows = run.unbilled_usage.order_by().values_list("reason").annotate(n=Count("id")).order_by("-n")
     return [(str(UnbilledUsage.Reason(reason).label), n) for reason, n in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class UsageToLookAt:
+    """What is odd about the usage that a run bills, the open findings first, and over which UTC days to see it."""
+
+    found: list[Finding]
+    first_day: date
+    last_day: date
+
+    @property
+    def open(self) -> list[Finding]:
+        """What nobody has acknowledged."""
+        return [each for each in self.found if each.is_open]
+
+
+def usage_to_look_at(run: BillRun, *, at: datetime) -> UsageToLookAt:
+    """Return what is odd about the usage of a run's month and customers; reads hours of three months."""
+    month = month_period(run.month.year, run.month.month, run.legal_entity.time_zone)
+    customers = list(run.items.values_list("contract__customer_id", flat=True).distinct())
+    found = findings(month.start, min(month.end, settled_until(at)), customers)
+    last = month.end - timedelta(microseconds=1)
+    return UsageToLookAt(found, month.start.date(), last.date())
 
 
 def steps_of(run: BillRun) -> list[Step]:

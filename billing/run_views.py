@@ -33,6 +33,7 @@ from billing.models import BillRun
 
 Status = BillRun.Status
 UNBILLED_SHOWN = 50
+FINDINGS_SHOWN = 5
 
 
 @require_GET
@@ -144,6 +145,15 @@ def run_progress(request: StaffRequest, run_id: int) -> HttpResponseBase:
     if not work.is_going_on:
         answer["HX-Refresh"] = "true"
     return answer
+
+
+@require_GET
+@staff_page(Permission.VIEW_INVOICES)
+def run_findings(request: StaffRequest, run_id: int) -> HttpResponseBase:
+    """Show what is odd about the usage that a run bills; loaded after the page, for it reads months of hours."""
+    run = get_object_or_404(BillRun.objects.select_related("legal_entity"), pk=run_id)
+    usage = run_overview.usage_to_look_at(run, at=timezone.now())
+    return fragment(request, "billing/run_findings.html", run=run, usage=usage, shown=usage.open[:FINDINGS_SHOWN])
 
 
 def _act(

@@ -14,6 +14,7 @@ urlpatterns = [
     path("runs/start/", run_views.start_run, name="start-run"),
     path("runs/<int:run_id>/", run_views.run_page, name="run"),
     path("runs/<int:run_id>/progress/", run_views.run_progress, name="run-progress"),
+    path("runs/<int:run_id>/findings/", run_views.run_findings, name="run-findings"),
     path("runs/<int:run_id>/submit/", run_views.submit_run, name="submit-run"),
     path("runs/<int:run_id>/redo/", run_views.redo_run, name="redo-run"),
     path("runs/<int:run_id>/cancel/", run_views.cancel_run, name="cancel-run"),

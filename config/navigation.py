@@ -38,6 +38,7 @@ def _usage(places: _Places) -> list[Item | None]:
     return [
         places.page("Loads", "upload_file", "metering:batches", see),
         places.page("Quarantine", "report", "metering:quarantine", see),
+        places.page("Completeness", "rule", "metering:completeness", see),
         places.page("Retention", "inventory_2", "metering:retention", see),
         places.records("Meters", "speed", "metering.meter", see),
         places.records("Subjects", "badge", "metering.subjectassignment", see),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Self
@@ -220,6 +220,12 @@ def hours(scope: Scope, *, only_differences: bool = False, limit: int = 1_000, o
         {**_parameters(scope), "only_differences": only_differences, "limit": limit, "offset": offset},
     )
     return HourLines([_hour_line(*row[:-1]) for row in rows], rows[0][-1] if rows else 0)
+
+
+def of_hour(*, hour: datetime, source: str, kind: str) -> list[HourLine]:
+    """Return how one hour of one source and type stands; one query."""
+    found = hours(Scope(start=hour, end=hour + timedelta(hours=1), source=source))
+    return [line for line in found.lines if line.type == kind]
 
 
 def _hour_line(*columns: Any) -> HourLine:

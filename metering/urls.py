@@ -2,10 +2,14 @@
 
 from django.urls import path
 
-from metering import retention_views, views
+from metering import completeness_views, retention_views, views
 
 app_name = "metering"
 urlpatterns = [
+    path("usage/completeness/", completeness_views.completeness_page, name="completeness"),
+    path("usage/completeness/hour/", completeness_views.hour_page, name="completeness-hour"),
+    path("usage/completeness/findings/", completeness_views.findings_list, name="findings"),
+    path("usage/completeness/acknowledge/", completeness_views.acknowledge, name="acknowledge"),
     path("usage/quarantine/", views.quarantine_page, name="quarantine"),
     path("usage/quarantine/group/", views.quarantine_group, name="quarantine-group"),
     path("usage/quarantine/release/", views.release, name="release"),

@@ -51,6 +51,14 @@ _TONES: Mapping[str, str] = {
     "failed": "bad",
     "overdue": "bad",
     "voided": "bad",
+    "complete": "good",
+    "missing": "bad",
+    "surplus": "bad",
+    "sum_differs": "bad",
+    "gap": "bad",
+    "fall": "wait",
+    "spike": "wait",
+    "silent": "bad",
 }
 
 
@@ -136,6 +144,16 @@ def counted(count: int, noun: str) -> str:
 def whole(count: int | None) -> str:
     """Write a count with separators."""
     return "–" if count is None else f"{count:,}"
+
+
+@register.filter
+def figure(value: Decimal | int | None) -> str:
+    """Write a number with separators and, where it has more, three decimal places."""
+    if value is None:
+        return "–"
+    number = Decimal(value)
+    places = min(3, max(0, -int(number.normalize().as_tuple().exponent)))
+    return f"{number:,.{places}f}"
 
 
 @register.simple_tag(takes_context=True)

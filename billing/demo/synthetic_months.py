@@ -15,6 +15,7 @@ from accounts.models import LegalEntity
 from accounts.postal import Address
 from billing.demo import gpu_cloud
 from billing.demo.approving import approve_pending
+from billing.demo.control_totals import Sent, sent_by_hour, state_what_was_sent
 from billing.demo.customers import DemoCustomer, open_customers
 from billing.demo.months import Progress, bill_month, submit_month
 from billing.demo.people import DemoStaff
@@ -67,15 +68,17 @@ def bill_synthetic_months(staff: DemoStaff, *, at: datetime, progress: Progress)
         staff=staff,
         at=at,
     )
+    sent: Sent = {}
     for index, month in enumerate(months):
         period = periods.month_period(month.year, month.month, TIME_ZONE)
-        _load(index, month, period.start, period.end, staff, at=at, progress=progress)
+        sent |= _load(index, month, period.start, period.end, staff, at=at, progress=progress)
     if first is None:
         # The month that runs, up to this morning: usage that nobody has billed yet.
         today = periods.local_date(at, TIME_ZONE)
         since = periods.start_of_day(today.replace(day=1), TIME_ZONE)
         until = periods.start_of_day(today, TIME_ZONE)
-        _load(len(months), today.replace(day=1), since, until, staff, at=at, progress=progress)
+        sent |= _load(len(months), today.replace(day=1), since, until, staff, at=at, progress=progress)
+        state_what_was_sent(sent, staff, at=at)
     runs = [bill_month(entity, month, staff, at=at, progress=progress) for month in months[:-1]]
     runs.append(submit_month(entity, months[-1], staff, at=at, progress=progress))
     _propose_prices(book, months, staff, at=at)
@@ -255,9 +258,10 @@ def _load(
     *,
     at: datetime,
     progress: Progress,
-) -> None:
-    """Load usage of `[start, end)` through the very door that a file of it would take."""
-    lines = [json.dumps(event) for event in gpu_cloud.usage_events(index, start, end)]
+) -> Sent:
+    """Load usage of `[start, end)` through the very door that a file of it would take; returns what was sent."""
+    events = list(gpu_cloud.usage_events(index, start, end))
+    lines = [json.dumps(event) for event in events]
     done = 0
 
     def told(rows: int) -> None:
@@ -273,3 +277,4 @@ def _load(
         actor=staff.analyst,
         at=at,
     )
+    return sent_by_hour(events)

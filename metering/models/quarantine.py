@@ -105,6 +105,7 @@ class QuarantinedEvent(models.Model):
                 fields=["status", "reason", "-last_seen_at"],
                 name="quarantine_by_status",
             ),
+            models.Index(fields=["source", "time"], name="quarantine_by_source"),
         )
         triggers = (
             refuse(
