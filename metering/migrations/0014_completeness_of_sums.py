@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('metering', '0008_usage_from_kafka'),
+        ('metering', '0013_contributions_without_a_sort'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
