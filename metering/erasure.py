@@ -251,7 +251,8 @@ def _erase_from(table: str, erasure: UsageErasure, *, counts: bool = True) -> in
 # A record belongs to the customer whose subject it names at its time, or whose accepted event it became.
 _QUARANTINED = """
     WITH chosen AS (
-        SELECT record.id FROM metering_quarantinedevent AS record
+        SELECT record.id, record.source, record.type, record.time, record.status
+        FROM metering_quarantinedevent AS record
         WHERE record.time < %(before)s AND record.event_id <> '' AND (
             EXISTS (
                 SELECT FROM metering_subject AS subject JOIN metering_subjectassignment AS assignment
@@ -264,6 +265,10 @@ _QUARANTINED = """
             )
         )
         ORDER BY record.key FOR UPDATE OF record
+    ), told AS (
+        INSERT INTO usage_receipt (source, type, meter_id, hour, count, sum, waiting, discarded, batch_id)
+        SELECT source, type, 0, date_trunc('hour', time, 'UTC'), 0, 0, -count(*), count(*), 0
+        FROM chosen WHERE status = 'open' GROUP BY source, type, date_trunc('hour', time, 'UTC')
     )
     UPDATE metering_quarantinedevent AS record SET
         source = '', event_id = '', subject = '', data = '{}', detail = '',

@@ -242,6 +242,9 @@ RULES: tuple[Rule, ...] = (
             WHERE received.sum IS DISTINCT FROM kept.sum
               AND NOT EXISTS (SELECT 1 FROM corrected AS c WHERE c.meter_id = coalesce(received.meter_id, kept.meter_id)
                               AND c.hour = coalesce(received.hour, kept.hour))
+              AND NOT EXISTS (
+                  SELECT FROM usage_unrecountable AS span WHERE hour >= span.starts_at AND hour < span.ends_at
+              )
         """,
     ),
     Rule(

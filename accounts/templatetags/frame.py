@@ -58,7 +58,6 @@ _TONES: Mapping[str, str] = {
     "gap": "bad",
     "fall": "wait",
     "spike": "wait",
-    "silent": "bad",
 }
 
 
