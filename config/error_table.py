@@ -61,6 +61,8 @@ _CONFLICT: tuple[type[CountinghouseError], ...] = (
     accounts.ApprovalAlreadyDecided,
     accounts.ApprovalSubjectChanged,
     metering.MeterCodeTaken,
+    metering.CitusMissing,
+    metering.DistributionUnsafe,
     metering.SubjectAlreadyAssigned,
     metering.AssignmentEndsEarlier,
     metering.KafkaFailed,

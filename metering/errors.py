@@ -342,3 +342,15 @@ class RebuildNeedsReason(CountinghouseError):
     """Totals are made anew for a reason, and it was not given."""
 
     code = "rebuild_needs_reason"
+
+
+class CitusMissing(CountinghouseError):
+    """The database lacks the extension that spreads tables over machines."""
+
+    code = "citus_missing"
+
+
+class DistributionUnsafe(CountinghouseError):
+    """A table cannot be spread without giving up its key."""
+
+    code = "distribution_unsafe"
