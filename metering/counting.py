@@ -124,7 +124,7 @@ class CountingRules(NamedTuple):
         parts = [
             _contribution(meter, version, event, customer_id)
             for meter in meters
-            if (version := _version_at(meter, event.time)) is not None and _takes(version, event)
+            if (version := version_at(meter, event.time)) is not None and _takes(version, event)
         ]
         if not parts:
             detail = "no meter's filter takes it" if meters else f"type {event.type!r}"
@@ -142,7 +142,8 @@ class CountingRules(NamedTuple):
         return None
 
 
-def _version_at(meter: MeterRule, moment: datetime) -> VersionRule | None:
+def version_at(meter: MeterRule, moment: datetime) -> VersionRule | None:
+    """Return the version in force at a moment; None before the first."""
     for version in meter.versions:
         if moment >= version.valid_from:
             return version

@@ -175,6 +175,37 @@ def rules_for(cursor: psycopg.Cursor[Any], event_types: Collection[str]) -> dict
     return rules
 
 
+def rule_of(meter: Meter) -> MeterRule:
+    """Return the rule of a meter, whether it is active or rests."""
+    versions = [
+        VersionRule(
+            version.pk,
+            version.valid_from,
+            version.value_path,
+            version.event_filter,
+            None if version.conversion == 1 else version.conversion,
+            tuple(version.dimensions),
+        )
+        for version in meter.versions.order_by("-valid_from")
+    ]
+    return MeterRule(meter.pk, meter.aggregation, meter.series_limit, versions)
+
+
+def draft_rule(*, event_type: str, aggregation: str, unit: str, reading: MeterReading, at: datetime) -> MeterRule:
+    """Return the rule of a meter that is not defined yet, as if it had been there for ever; its ids are 0.
+
+    Raises: MeterInvalid.
+    """
+    meter = Meter(code="draft", name="Draft", event_type=event_type, aggregation=aggregation, unit=unit)
+    version = _version(meter, reading, number=1, valid_from=THE_BEGINNING, reason="", at=at)
+    _require_valid(meter, version)
+    conversion = None if reading.conversion == 1 else reading.conversion
+    rule = VersionRule(
+        0, THE_BEGINNING, reading.value_path, dict(reading.event_filter), conversion, tuple(reading.dimensions)
+    )
+    return MeterRule(0, aggregation, meter.series_limit, [rule])
+
+
 def version_rule(  # noqa: PLR0917 -- the columns of a row
     version_id: int,
     valid_from: datetime,
