@@ -75,6 +75,11 @@ beat_schedule = {
         "options": {"expires": 60},
     },
     "sweep up usage files": {"task": "metering.tasks.sweep_files", "schedule": 20.0, "options": {"expires": 20}},
+    "count earlier events in new meters": {
+        "task": "metering.tasks.back_fill_meters",
+        "schedule": 10.0,
+        "options": {"expires": 10},
+    },
     "sweep up missed documents and mails": {
         "task": "billing.tasks.sweep",
         "schedule": 20.0,

@@ -10,5 +10,6 @@ class MeteringConfig(AppConfig):
     label = "metering"
 
     def ready(self) -> None:
-        """Make the approval of erasures known; its module needs the models, which exist only now."""
+        """Make the approvals of erasures and back-fills known; their modules need the models, which exist only now."""
         import_module("metering.erasure")
+        import_module("metering.meter_backfill")

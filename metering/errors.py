@@ -140,6 +140,30 @@ class MeterVersionTooEarly(CountinghouseError):
     code = "meter_version_too_early"
 
 
+class MeterRests(CountinghouseError):
+    """The meter counts nothing at present; let it count again first, so that no event falls in between."""
+
+    code = "meter_rests"
+
+
+class BackfillOpen(CountinghouseError):
+    """Another back-fill of this meter waits for approval or is running; it has to end first."""
+
+    code = "backfill_open"
+
+
+class BackfillNotReadable(CountinghouseError):
+    """Events of the period lie in the archive; bring their months back first."""
+
+    code = "backfill_not_readable"
+
+
+class BackfillUnknown(CountinghouseError):
+    """There is no such back-fill."""
+
+    code = "backfill_unknown"
+
+
 class SubjectNameInvalid(CountinghouseError):
     """A subject's name is one to 200 printable characters."""
 

@@ -33,6 +33,7 @@ class Place(NamedTuple):
 
 THE_BEGINNING = Place(-1, datetime(1, 1, 1, tzinfo=UTC), UUID(int=0))
 
+# An event that was erased by law has kept its identity and no id; what it said cannot be read any more.
 _EVENT = "customer_id, time, key, source, event_id, type, subject, data::text, series_ids"
 
 _COUNTS_IN = """
@@ -52,14 +53,14 @@ _COUNTS_IN = """
 _BY_TIME = f"""
     WITH found AS MATERIALIZED (
         SELECT {_EVENT} FROM usage_event
-        WHERE type = %s AND time >= %s AND time < %s ORDER BY time, key LIMIT %s
+        WHERE type = %s AND time >= %s AND time < %s AND event_id <> '' ORDER BY time, key LIMIT %s
     ) {_COUNTS_IN} ORDER BY time, key
 """  # noqa: S608 -- built from constants
 
 _BY_CUSTOMER = f"""
     WITH found AS MATERIALIZED (
         SELECT {_EVENT} FROM usage_event
-        WHERE type = %s AND time >= %s AND time < %s AND (customer_id, time, key) > (%s, %s, %s)
+        WHERE type = %s AND time >= %s AND time < %s AND event_id <> '' AND (customer_id, time, key) > (%s, %s, %s)
         ORDER BY customer_id, time, key LIMIT %s
     ) {_COUNTS_IN} ORDER BY customer_id, time, key
 """  # noqa: S608 -- built from constants
@@ -91,7 +92,7 @@ _LATEST = f"""
         CROSS JOIN LATERAL (
             SELECT {_EVENT} FROM usage_event
             WHERE customer_id = latest.customer_id AND time >= latest.hour AND time < latest.hour + interval '1 hour'
-              AND series_ids @> ARRAY[latest.series_id]
+              AND series_ids @> ARRAY[latest.series_id] AND event_id <> ''
             ORDER BY time DESC LIMIT 2
         ) AS event
         ORDER BY time DESC, key LIMIT %s

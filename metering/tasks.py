@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
+
 from celery import shared_task
 from django.utils import timezone
 
-from metering import file_work, partitions, receipts, retention_jobs, rollups, usage_files
+from metering import file_work, meter_backfill, partitions, receipts, retention_jobs, rollups, usage_files
+from metering.errors import BackfillNotReadable
 
 _DELTAS_AT_ONCE = 50_000
 _ROUNDS = 20
@@ -47,3 +51,17 @@ def sweep_files() -> None:
     usage_files.sweep_abandoned(at=now)
     if usage_files.claimable(at=now).exists():
         load_files.apply_async(expires=_EXPIRES_SECONDS)
+
+
+# Below the time after which a task is ended; what is left over is the next one's.
+_LONGEST_SECONDS = 240.0
+
+
+@shared_task  # type: ignore[untyped-decorator]
+def back_fill_meters() -> None:
+    """Count what meters are to count of earlier events, chunk by chunk."""
+    end = time.monotonic() + _LONGEST_SECONDS
+    for backfill_id in meter_backfill.due():
+        with suppress(BackfillNotReadable):
+            while meter_backfill.count_chunk(backfill_id=backfill_id, at=timezone.now()) and time.monotonic() < end:
+                pass

@@ -1,5 +1,6 @@
 """How much: meters, subjects, and usage."""
 
+from metering.models.backfills import MeterBackfill
 from metering.models.completeness import Acknowledgement, ControlTotal, UsageReceipt, UsageReceiptHour
 from metering.models.files import UsageFile, UsageFileBatch, UsageFileMapping, UsageFilePart, UsageFileRefusal
 from metering.models.kafka import KafkaPartition
@@ -30,6 +31,7 @@ __all__ = [
     "LegalHold",
     "LegalHoldLift",
     "Meter",
+    "MeterBackfill",
     "MeterVersion",
     "PartKind",
     "QuarantinedEvent",

@@ -1,0 +1,433 @@
+"""A meter counts events that had come in before it was there: each once, whatever happens."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+
+from accounts.access import Role
+from accounts.approvals import decide
+from accounts.errors import ApprovalNeedsAPerson, ApprovalOfOwnRequest, PermissionMissing, ReasonMissing
+from accounts.models import ApprovalRequest, AuditEntry, Customer
+from accounts.periods import PeriodInvalid
+from metering import meter_backfill, rollups
+from metering.errors import BackfillNotReadable, BackfillOpen, MeterRests, MeterUnknown
+from metering.invariants import RULES
+from metering.meter_backfill import count_chunk, due, request_backfill
+from metering.meters import change_meter, define_meter
+from metering.models import (
+    ArchivedMonth,
+    Meter,
+    MeterBackfill,
+    UsageAmendment,
+    UsageBatch,
+    UsageEvent,
+    UsageSeries,
+)
+from metering.quantities import QuantityAsk, quantities
+from metering.tasks import back_fill_meters
+from tests import make_accounts
+from tests import make_metering as make
+from tests.behind_the_back import execute, refused
+from tests.make_metering import NOON, SYSTEM
+from tests.parallel import in_parallel
+
+pytestmark = pytest.mark.django_db
+
+START, END = datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 10, 15, tzinfo=UTC)
+Status = MeterBackfill.Status
+
+
+@pytest.fixture
+def shop() -> Customer:
+    """Have a customer with 60 events that only a count has counted so far."""
+    customer = make_accounts.customer()
+    make.subject("project-1", customer=customer)
+    make.meter(code="events", aggregation="count")
+    make.ingested(
+        *[
+            make.event(
+                f"e{number}",
+                time=f"2026-10-{number % 14 + 1:02}T{number % 24:02}:{number % 60:02}:30Z",
+                gb=str(number % 7),
+                region=("eu", "us")[number % 2],
+            )
+            for number in range(60)
+        ]
+    )
+    return customer
+
+
+def late_meter(aggregation: str = Meter.Aggregation.SUM, **change: Any) -> Meter:
+    return make.meter(
+        **{"code": "late", "aggregation": aggregation, "value_path": "gb", "dimensions": ["region"]} | change
+    )
+
+
+def asked(meter: Meter, **change: Any) -> MeterBackfill:
+    given: dict[str, Any] = {"start": START, "end": END, "reason": "it is sold from October", "actor": SYSTEM}
+    return request_backfill(meter_id=meter.pk, **{**given, "at": NOON, **change})
+
+
+def counted(backfill: MeterBackfill, *, limit: int = 7) -> MeterBackfill:
+    while count_chunk(backfill_id=backfill.pk, limit=limit, at=NOON):
+        pass
+    backfill.refresh_from_db()
+    return backfill
+
+
+def sum_of(meter: Meter, customer: Customer) -> tuple[Decimal, int]:
+    found = [total for total in make.totals(customer) if total.meter_id == meter.pk]
+    return sum((total.sum for total in found), Decimal(0)), sum(total.count for total in found)
+
+
+ALL = (sum((Decimal(number % 7) for number in range(60)), Decimal(0)), 60)
+
+
+def assert_everything_ties() -> None:
+    for rule in RULES:
+        with connection.cursor() as cursor:
+            cursor.execute(rule.sql)
+            assert cursor.fetchall() == [], rule.name
+
+
+def test_stored_events_count_in_the_meter_as_new_facts(shop: Customer) -> None:
+    meter = late_meter()
+    before = list(UsageEvent.objects.order_by("key").values())
+
+    done = counted(asked(meter))
+
+    assert (done.status, done.read, done.counted, done.done_at) == (Status.DONE, 60, 60, NOON)
+    assert sum_of(meter, shop) == ALL
+    assert list(UsageEvent.objects.order_by("key").values()) == before
+    assert UsageAmendment.objects.filter(sign=1).count() == 60
+    batches = UsageBatch.objects.filter(door="backfill")
+    assert sum(batch.amended for batch in batches) == 60
+    assert {batch.origin for batch in batches} == {f"back-fill {done.pk}"}
+    assert AuditEntry.objects.filter(verb="meter_backfill.done").count() == 1
+    assert_everything_ties()
+
+
+@pytest.mark.parametrize("aggregation", Meter.Aggregation.values)
+def test_a_back_filled_meter_says_what_one_says_that_was_there_before(shop: Customer, aggregation: str) -> None:
+    meter = late_meter(aggregation)
+    early = make.meter(code="early", event_type="copy", aggregation=aggregation, value_path="gb", dimensions=["region"])
+    make.ingested(
+        *[
+            {
+                **make.event(each.event_id, event_type="copy", source="copy", time=each.time.isoformat()),
+                "data": each.data,
+            }
+            for each in UsageEvent.objects.all()
+        ]
+    )
+
+    counted(asked(meter))
+    rollups.fold()
+
+    window = {"customer_id": shop.pk, "aggregation": aggregation, "edges": [START, END]}
+    late, reference = quantities([QuantityAsk(meter_id=each.pk, **window) for each in (meter, early)])  # type: ignore[arg-type]
+    assert late[2:] == reference[2:]
+    assert_everything_ties()
+
+
+def test_only_the_period_counts_its_start_included(shop: Customer) -> None:
+    meter = late_meter()
+    make.ingested(
+        make.event("at start", time="2026-10-03T00:00:00Z", gb=100, region="eu"),
+        make.event("at end", time="2026-10-04T00:00:00Z", gb=1000, region="eu"),
+    )
+    # Both were counted as they came, for the meter was there.
+    done = counted(asked(meter, start=datetime(2026, 10, 3, tzinfo=UTC), end=datetime(2026, 10, 4, tzinfo=UTC)))
+
+    inside = UsageEvent.objects.filter(time__gte=done.starts_at, time__lt=done.ends_at).count()
+    assert (done.read, done.counted, done.counted_before) == (inside, inside - 1, 1)
+    assert_everything_ties()
+
+
+def test_what_counts_already_is_left_as_it_is_however_often_it_is_asked_for(shop: Customer) -> None:
+    meter = late_meter()
+    counted(asked(meter))
+
+    again = counted(asked(meter))
+
+    assert (again.counted, again.counted_before) == (0, 60)
+    assert sum_of(meter, shop) == ALL
+    assert_everything_ties()
+
+
+def test_a_chunk_that_dies_has_done_nothing_and_the_rest_goes_on(shop: Customer) -> None:
+    meter = late_meter()
+    backfill = asked(meter)
+    count_chunk(backfill_id=backfill.pk, limit=25, at=NOON)
+
+    with transaction.atomic():
+        count_chunk(backfill_id=backfill.pk, limit=25, at=NOON)
+        transaction.set_rollback(True)
+    backfill.refresh_from_db()
+    half = backfill.read
+    done = counted(backfill)
+
+    assert (half, done.read, done.counted) == (25, 60, 60)
+    assert sum_of(meter, shop) == ALL
+    assert_everything_ties()
+
+
+def test_the_filter_leaves_out_and_what_cannot_be_read_is_told_by_reason(shop: Customer) -> None:
+    make.ingested(
+        make.event("no value", time="2026-10-02T00:00:00Z", region="eu"),
+        make.event("no number", time="2026-10-02T00:00:00Z", gb="much", region="eu"),
+    )
+    meter = late_meter(event_filter={"region": "eu"})
+
+    done = counted(asked(meter))
+
+    assert (done.read, done.counted, done.left_out) == (62, 30, 30)
+    assert done.not_read == {"missing_value": 1, "invalid_value": 1}
+    assert_everything_ties()
+
+
+def test_events_beyond_the_limit_of_series_are_left_and_counted_once_it_is_raised(shop: Customer) -> None:
+    meter = late_meter()
+    limit(meter, 1)
+
+    first = counted(asked(meter))
+    limit(meter, 2)
+    second = counted(asked(meter))
+
+    assert first.not_read == {"too_many_series": first.read - first.counted}
+    assert (first.counted, second.counted, second.counted_before) == (30, 30, 30)
+    assert sum_of(meter, shop) == ALL
+    assert_everything_ties()
+
+
+def limit(meter: Meter, allowed: int, *, is_active: bool = True) -> None:
+    change_meter(
+        meter_id=meter.pk,
+        name=meter.name,
+        is_active=is_active,
+        series_limit=allowed,
+        reason="as agreed",
+        actor=SYSTEM,
+        at=NOON,
+    )
+
+
+def test_a_voided_event_stays_voided(shop: Customer) -> None:
+    event = UsageEvent.objects.get(event_id="e5")
+    UsageBatch.objects.bulk_create([UsageBatch(
+        pk=10**9, door="correction", actor_label="x", received_at=NOON, accepted=0, duplicates=0, quarantined=0,
+        rejected=0, amended=1, earliest_at=event.time,
+    )])  # fmt: skip
+    UsageAmendment.objects.create(
+        customer_id=event.customer_id,
+        time=event.time,
+        key=event.key,
+        batch_id=10**9,
+        sign=-1,
+        series_ids=event.series_ids,
+    )
+
+    done = counted(asked(late_meter()))
+
+    assert (done.counted, done.voided) == (59, 1)
+
+
+def test_events_of_before_the_meter_count_by_its_first_version(shop: Customer) -> None:
+    meter = define_meter(
+        code="from-november",
+        name="From November",
+        event_type=make.GPU_USED,
+        aggregation="sum",
+        value_path="gb",
+        conversion=Decimal(2),
+        unit="half GB",
+        counts_from=datetime(2026, 11, 1, tzinfo=UTC),
+        actor=SYSTEM,
+        at=NOON,
+    )
+
+    done = counted(asked(meter))
+
+    assert done.counted == 60
+    assert sum_of(meter, shop) == (ALL[0] * 2, 60)
+    assert_everything_ties()
+
+
+def test_a_large_one_waits_for_a_second_person(shop: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meter_backfill, "EVENTS_WITHOUT_APPROVAL", 59)
+    manager, meter = make_accounts.actor(Role.PRODUCT_MANAGER), late_meter()
+    backfill = asked(meter, actor=manager)
+    request = ApprovalRequest.objects.get(kind="meter_backfill", subject_id=backfill.pk)
+
+    assert backfill.status == Status.IN_REVIEW
+    assert count_chunk(backfill_id=backfill.pk, at=NOON) is False
+    assert sum_of(meter, shop) == (Decimal(0), 0)
+    assert request.permission == "approve_prices"
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("outcome", "status", "total"), [("approve", Status.DONE, ALL), ("reject", Status.REFUSED, (Decimal(0), 0))]
+)
+def test_a_second_persons_word_carries_it_out_or_ends_it(
+    shop: Customer,
+    monkeypatch: pytest.MonkeyPatch,
+    outcome: str,
+    status: str,
+    total: tuple[Decimal, int],
+) -> None:
+    monkeypatch.setattr(meter_backfill, "EVENTS_WITHOUT_APPROVAL", 59)
+    manager, approver = make_accounts.actor(Role.PRODUCT_MANAGER), make_accounts.actor(Role.PRICING_APPROVER)
+    meter = late_meter()
+    backfill = asked(meter, actor=manager)
+    request = ApprovalRequest.objects.get(kind="meter_backfill", subject_id=backfill.pk)
+
+    with pytest.raises((ApprovalOfOwnRequest, PermissionMissing)):
+        decide(request_id=request.pk, outcome="approve", actor=manager, at=NOON)
+    decide(request_id=request.pk, outcome=outcome, comment="checked", actor=approver, at=NOON)
+    back_fill_meters()
+
+    backfill.refresh_from_db()
+    assert backfill.status == status
+    assert sum_of(meter, shop) == total
+
+
+def test_no_job_asks_for_a_large_one(shop: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meter_backfill, "EVENTS_WITHOUT_APPROVAL", 59)
+
+    with pytest.raises(ApprovalNeedsAPerson):
+        asked(late_meter())
+
+
+def test_one_of_a_meter_is_open_at_a_time(shop: Customer) -> None:
+    meter = late_meter()
+    first = asked(meter)
+
+    assert asked(meter) == first
+    with pytest.raises(BackfillOpen):
+        asked(meter, end=END + timedelta(days=1))
+    with refused("meter_has_one_open_backfill"):
+        MeterBackfill.objects.create(
+            meter=meter, starts_at=START, ends_at=END, reason="x", status="running", expected=0, requested_at=NOON
+        )
+
+
+def test_what_it_takes_to_ask(shop: Customer) -> None:
+    meter = late_meter()
+
+    with pytest.raises(PermissionMissing):
+        asked(meter, actor=make_accounts.actor(Role.PRICING_APPROVER))
+    with pytest.raises(ReasonMissing):
+        asked(meter, reason="  ")
+    with pytest.raises(PeriodInvalid):
+        asked(meter, end=START)
+    with pytest.raises(PeriodInvalid):
+        asked(meter, start=datetime(2026, 10, 1))  # noqa: DTZ001 -- that is what is refused
+    with pytest.raises(MeterUnknown):
+        request_backfill(meter_id=0, start=START, end=END, reason="x", actor=SYSTEM, at=NOON)
+    limit(meter, 10, is_active=False)
+    with pytest.raises(MeterRests):
+        asked(meter)
+
+
+def test_archived_months_are_not_back_filled(shop: Customer) -> None:
+    meter = late_meter()
+    ArchivedMonth.objects.create(
+        month=date(2026, 10, 1), status="dropped", folder="x", planned_at=NOON, planned_by="x", detached_at=NOON,
+        verified_at=NOON, file_sha256="x", manifest_sha256="x", rows_sha256="x",
+    )  # fmt: skip
+
+    with pytest.raises(BackfillNotReadable, match="October 2026"):
+        asked(meter)
+
+
+@pytest.mark.parametrize(
+    ("rule", "change"),
+    [
+        ("backfill_keeps_what_was_asked_for", "reason = 'other'"),
+        ("backfill_keeps_what_was_asked_for", "ends_at = ends_at + interval '1 hour'"),
+        ("backfill_goes_step_by_step", "status = 'in_review'"),
+        ("backfill_is_done_at_a_time", "status = 'done'"),
+        ("backfill_counts_what_it_read", "counted = read + 1"),
+        ("backfill_status_is_known", "status = 'gone'"),
+    ],
+)
+def test_the_database_refuses_to_change_a_back_fill(shop: Customer, rule: str, change: str) -> None:
+    asked(late_meter())
+
+    with refused(f"{rule}|backfill_goes_step_by_step" if "gone" in change else rule):
+        execute(f"UPDATE metering_meterbackfill SET {change}")  # noqa: S608 -- written above
+
+
+def test_the_database_refuses_to_forget_or_reopen_a_back_fill(shop: Customer) -> None:
+    counted(asked(late_meter()))
+
+    with refused("backfill_goes_step_by_step"):
+        execute("UPDATE metering_meterbackfill SET read = read + 1")
+    with refused("backfill_is_never_deleted"):
+        execute("DELETE FROM metering_meterbackfill")
+    with refused("backfills_are_never_emptied"):
+        execute("SET CONSTRAINTS ALL IMMEDIATE; TRUNCATE metering_meterbackfill")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_workers_at_once_with_senders_and_the_fold_count_each_event_once(shop: Customer) -> None:
+    meter = late_meter()
+    backfill = asked(meter)
+    sending = threading.Event()
+
+    def work() -> None:
+        while MeterBackfill.objects.filter(pk=backfill.pk, status=Status.RUNNING).exists():
+            count_chunk(backfill_id=backfill.pk, limit=3, at=NOON)
+
+    def send() -> None:
+        for number in range(20):
+            make.ingested(make.event(f"new-{number}", time="2026-10-02T00:00:00Z", gb=1, region=f"r{number}"))
+        sending.set()
+
+    def keep_folding() -> None:
+        while not sending.is_set():
+            rollups.fold(limit=5)
+
+    in_parallel(work, work, work, send, keep_folding)
+    while rollups.fold():
+        pass
+
+    backfill.refresh_from_db()
+    assert backfill.counted == 60
+    assert sum_of(meter, shop) == (ALL[0] + 20, 80)
+    assert UsageSeries.objects.filter(meter_id=meter.pk).count() == 22
+    assert_everything_ties()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_waits_for_senders_who_may_not_know_the_meter_yet(shop: Customer) -> None:
+    sender_has_begun, may_go_on = threading.Event(), threading.Event()
+    before: list[bool] = []
+
+    def send() -> None:
+        with transaction.atomic():
+            make.ingested(make.event("on its way", time="2026-10-02T00:00:00Z", gb=1000, region="eu"))
+            sender_has_begun.set()
+            assert may_go_on.wait(timeout=20)
+
+    def fill() -> None:
+        assert sender_has_begun.wait(timeout=20)
+        backfill = asked(late_meter())
+        before.append(count_chunk(backfill_id=backfill.pk, at=NOON))
+        before.append(MeterBackfill.objects.get().read > 0)
+        may_go_on.set()
+
+    in_parallel(send, fill)
+    back_fill_meters()
+
+    assert before == [False, False]
+    assert MeterBackfill.objects.get().counted == 61
+    assert due() == []
+    assert_everything_ties()
