@@ -11,7 +11,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('metering', '0013_contributions_without_a_sort'),
+        ('metering', '0014_completeness_of_sums'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
