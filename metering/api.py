@@ -50,9 +50,10 @@ def post_events(request: HttpRequest) -> HttpResponse:
 def _body(request: HttpRequest) -> bytes:
     # Read from the stream: Django's own limit on `request.body` is meant for forms, and answers with a page.
     stream = request.META["wsgi.input"] if _is_of_unstated_length(request) else request
+    length = request.META.get("CONTENT_LENGTH") or ""
     return read_body(
         read=stream.read,
-        stated_length=int(request.META.get("CONTENT_LENGTH") or 0),
+        stated_length=int(length) if length.isascii() and length.isdigit() else 0,
         encoding=request.headers.get("Content-Encoding", "").strip().lower(),
         limit=settings.INGEST_BODY_LIMIT_BYTES,
     )

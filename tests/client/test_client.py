@@ -27,7 +27,7 @@ from countinghouse import BufferFull, Client, ClientClosed, EventInvalid, NotDel
 from metering.models import UsageDelta, UsageEvent
 from tests import make_accounts
 from tests import make_metering as make
-from tests.web_server import WebServer, free_port, web_server
+from tests.web_server import WebServer, free_port, wait_until, web_server
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -243,10 +243,11 @@ def test_a_key_that_opens_nothing_is_said_and_the_events_wait(acme: Customer, ma
         client = made(server.url, key="ch_000000000000_" + "0" * 64)
         use(client, "e1")
         names = {
-            use(client, f"large{number}", data={"seconds": 1, "note": os.urandom(32_000).hex()}) for number in "ab"
+            use(client, f"large{number}", data={"seconds": 1, "note": os.urandom(32_000).hex()}) for number in range(20)
         }
+        wait_until(lambda: client.stats.last_error)
         with pytest.raises(NotDelivered, match="401 api_key_unknown"):
-            client.flush(timeout_seconds=2)
+            client.flush(timeout_seconds=0.2)
         client.close(timeout_seconds=0)
         made(server.url).flush(timeout_seconds=30)
 

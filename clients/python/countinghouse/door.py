@@ -73,7 +73,11 @@ class Door:
             status, headers, content = self._exchange(body)
         except (OSError, http.client.HTTPException, ssl.SSLError) as error:
             self.close()
-            return NotNow(f"{type(error).__name__}: {error}")
+            # A server may refuse a key and hang up before it has heard all, and the answer is lost on the way. One
+            # event is heard to its end, so its answer says what is wrong.
+            is_cut_off = isinstance(error, (BrokenPipeError, ConnectionResetError)) and len(records) > 1
+            reason = self.send(records[:1]) if is_cut_off else None
+            return reason if isinstance(reason, NotNow) else NotNow(f"{type(error).__name__}: {error}")
         return _understood(status, headers, content, events=len(records))
 
     def close(self) -> None:
@@ -102,13 +106,7 @@ class Door:
             "Content-Encoding": "gzip",
             "User-Agent": "countinghouse-python/0.1.0",
         }
-        try:
-            self._line.request("POST", self._path, body, headers)
-        except (BrokenPipeError, ConnectionResetError):
-            # A server that knows enough may answer and hang up before it has heard all.
-            response = self._line.getresponse()
-            self._line = None
-            return response.status, response.headers, response.read()
+        self._line.request("POST", self._path, body, headers)
         response = self._line.getresponse()
         return response.status, response.headers, response.read()
 
