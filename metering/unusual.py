@@ -40,7 +40,7 @@ class Oddity(NamedTuple):
 # place. A median of n weeks of which some saw nothing: their zeros stand between what is below and what is above.
 _USUAL_WEEK = """
     place AS (
-        SELECT place, max(hour) AS last_at, max(pause) AS pause,
+        SELECT place, max(hour) AS last_at, max(pause) AS pause, count(*) AS hours,
                least(%(weeks)s, floor(extract(epoch FROM %(start)s - min(hour)) / 604800))::int AS weeks
         FROM (
             SELECT place, hour, hour - lag(hour) OVER (PARTITION BY place ORDER BY hour) AS pause FROM known
@@ -63,7 +63,7 @@ _USUAL_WEEK = """
         FROM seen
     ), silent AS (
         SELECT place, last_at + interval '1 hour' AS since FROM place
-        WHERE weeks < %(weeks_at_least)s AND pause IS NOT NULL
+        WHERE weeks < %(weeks_at_least)s AND hours >= %(fewest)s
           AND %(end)s - last_at - interval '1 hour' > greatest(interval '24 hours', 2 * pause)
     )
 """

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, OperationalError, connection, connections, transaction
 
 from metering import receipts, tasks
 from metering.models import QuarantinedEvent, UsageReceipt, UsageReceiptHour
@@ -183,3 +184,57 @@ def test_the_database_refuses_to_rewrite_or_empty_receipts() -> None:
     refused(lambda: execute("TRUNCATE usage_receipt"), saying="never thrown away")
     refused(lambda: UsageReceiptHour.objects.all().delete(), saying="never thrown away")
     refused(lambda: execute("TRUNCATE usage_receipt_hour"), saying="never thrown away")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_senders_and_folds_at_once_lose_and_double_nothing() -> None:
+    meter = make.meter().pk
+    make.subject("project-1")
+    batches = [[make.event(seconds="0.5") for _ in range(5)] for _ in range(24)]
+    batches += [[make.event(subject="nobody")] for _ in range(6)]
+
+    def send(batch: list[dict[str, object]]) -> None:
+        try:
+            make.ingested(*batch)
+        finally:
+            connections.close_all()
+
+    def fold(_: int) -> int:
+        try:
+            return receipts.fold(limit=3)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(4) as pool:
+        sending = [pool.submit(send, batch) for batch in batches]
+        folded = sum(pool.map(fold, range(30)))
+        for work in sending:
+            work.result()
+
+    assert folded > 0
+    assert received() == [
+        ("cluster/1", GPU_USED, EVENTS, TEN, 120, 0, 6, 0),
+        ("cluster/1", GPU_USED, meter, TEN, 120, 60, 0, 0),
+    ]
+
+
+@transaction.atomic
+def fold_and_die() -> None:
+    receipts.fold()
+    execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_fold_that_is_killed_has_done_nothing() -> None:
+    make.meter()
+    make.subject("project-1")
+    make.ingested(make.event())
+    before = received()
+
+    with pytest.raises(OperationalError):
+        fold_and_die()
+    connection.close()
+
+    assert received() == before
+    assert UsageReceipt.objects.count() == 2
+    assert receipts.fold() == 2
