@@ -121,6 +121,9 @@ class UsageReader:
         self._note_at = 0.0
         self._pause_seconds = 0.0
         self._database_at = 0.0
+        self._has_lost_brokers = False
+        self._told_again_at: dict[int, float] = {}
+        self._fatal: KafkaError | None = None
         # What is buffered over all partitions, and whether that is enough.
         self._events, self._bytes, self._is_full = 0, 0, False
         self._client: Consumer = open_consumer(address, on_error=self._hear)
@@ -211,6 +214,8 @@ class UsageReader:
     def _read(self) -> None:
         """Take messages until there are none at the moment or a batch is full; one at a time, so that none is stale."""
         message = self._client.poll(0.0 if self._due() else _POLL_SECONDS)
+        if self._fatal is not None:
+            raise KafkaFailed(f"The Kafka client cannot go on: {self._fatal.str()}")
         while message is not None:
             self._take(message)
             if self._is_full:
@@ -218,6 +223,7 @@ class UsageReader:
             message = self._client.poll(0.0)
 
     def _take(self, message: Message) -> None:
+        self._hear_from_brokers()
         error, partition, offset = message.error(), message.partition(), message.offset()
         place = Place(message.topic() or "", -1 if partition is None else partition)
         reading = self._readings.get(place)
@@ -240,8 +246,7 @@ class UsageReader:
             if reading is not None:
                 reading.reach_end(offset or 0)
         elif error.fatal():
-            msg = f"The Kafka client cannot go on: {error.str()}"
-            raise KafkaFailed(msg)
+            self._fatal = error
         else:
             _log.warning("%s: %s: %s", self.name, place if place.partition >= 0 else "Kafka", error.str())
             if reading is not None:
@@ -249,8 +254,21 @@ class UsageReader:
                 self._note_at = 0.0
 
     def _hear(self, error: KafkaError) -> None:
-        """Say what the client says of the whole; it connects again by itself."""
-        _log.warning("%s: %s", self.name, error.str())
+        """Say what the client says of the whole; it connects again by itself, many times a second at first."""
+        if error.fatal():
+            self._fatal = error
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 -- named so in the library's documentation
+            self._has_lost_brokers = True
+        now = monotonic()
+        if now >= self._told_again_at.get(error.code(), 0.0):
+            self._told_again_at[error.code()] = now + TRY_AGAIN_SECONDS
+            _log.warning("%s: trying again: %s", self.name, error.str())
+
+    def _hear_from_brokers(self) -> None:
+        if self._has_lost_brokers:
+            _log.warning("%s: the brokers answer again", self.name)
+        self._has_lost_brokers = False
+        self._told_again_at.clear()
 
     # From the buffers into the database.
 

@@ -31,6 +31,8 @@ _DEFAULTS: Mapping[str, str | int | bool] = {
     "fetch.max.bytes": 16_777_216,
     "fetch.wait.max.ms": 200,
     "topic.metadata.refresh.interval.ms": 60_000,
+    # What it has to say comes as errors too, which the reader tells at its own pace.
+    "log_level": 2,
 }
 _SAID_ON_THE_COMMAND_LINE = frozenset({"group.id", "bootstrap.servers", "metadata.broker.list"})
 

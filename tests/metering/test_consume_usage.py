@@ -15,10 +15,12 @@ from decimal import Decimal
 from io import StringIO
 from pathlib import Path
 
+import psycopg
 import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db import connection
+from psycopg import sql
 
 from accounts.models import AuditEntry, Customer
 from metering.models import KafkaPartition, QuarantinedEvent, RefusedEvent, UsageBatch, UsageEvent
@@ -169,13 +171,26 @@ def send_slowly(sender: Sender, topics: Sequence[str], *, events: int, seed: int
     sender.arrive()
 
 
-def cut_off_a_reader() -> None:
+def cut_off_readers(limit: int) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
-            " ORDER BY random() LIMIT 1"
+            "SELECT pg_terminate_backend(pid) FROM ("
+            " SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            " AND backend_type = 'client backend' ORDER BY random() LIMIT %s) AS reader",
+            [limit],
         )
+
+
+def take_the_database_away(seconds: float) -> None:
+    """Cut every reader off, and let none in again for a while."""
+    name = sql.Identifier(connection.settings_dict["NAME"])
+    with psycopg.connect(url_of_the_test_database(), dbname="postgres", autocommit=True) as beside:
+        beside.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(name))
+        try:
+            cut_off_readers(100)
+            time.sleep(seconds)
+        finally:
+            beside.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(name))
 
 
 def test_readers_killed_and_cut_off_at_random_lose_and_double_nothing(
@@ -195,7 +210,7 @@ def test_readers_killed_and_cut_off_at_random_lose_and_double_nothing(
         time.sleep(chance.uniform(0.2, 1.2))
         victim = chance.randrange(len(running))
         running[victim].kill()
-        cut_off_a_reader()
+        cut_off_readers(1)
         running[victim] = readers.start(*command)
     sending.join()
     until(lambda: sum(sum(offsets(topic).values()) for topic in topics) == messages)
@@ -209,6 +224,24 @@ def test_readers_killed_and_cut_off_at_random_lose_and_double_nothing(
     became = UsageBatch.objects.values_list("accepted", "duplicates", "quarantined", "rejected")
     assert [sum(column) for column in zip(*became, strict=True)] == [events, events // 4, 0, poison]
     assert_all_rules_hold()
+
+
+def test_a_reader_waits_for_a_database_that_is_away_and_goes_on(
+    shop: Customer, sender: Sender, readers: Readers
+) -> None:
+    reading = readers.start("--topic", "away", "--max-batch", "20")
+    sender.send("away", *[message(number) for number in range(1, 501)])
+    sender.arrive()
+    until(UsageEvent.objects.exists)
+    take_the_database_away(1.2)
+    is_at_work = reading.poll() is None
+    sender.send("away", *[message(number) for number in range(501, 601)], partition=1)
+    sender.arrive()
+    until(lambda: UsageEvent.objects.count() == 600)
+
+    assert is_at_work
+    assert counted() == (600, Decimal(180_300), Decimal(180_300))
+    assert offsets("away") == {0: 500, 1: 100, 2: 0, 3: 0}
 
 
 def reader_of(topic: str) -> str:

@@ -165,8 +165,8 @@ def test_each_partition_is_shown_with_its_offsets() -> None:
 
     page = words(signed_in(Role.SUPPORT).get("/usage/kafka/", {"topic": "usage"}))
 
-    assert "usage[0] billing Silent 100 0 100 host:1" in page
-    assert "usage[1] billing, moved 1 time on purpose Silent 30 20 50 host:1" in page
+    assert "usage[0] billing next offset 0 Silent 100 0 100 host:1" in page
+    assert "usage[1] billing, moved 1 time on purpose next offset 20 Silent 30 20 50 host:1" in page
 
 
 def test_a_search_that_finds_no_partition_says_so() -> None:
