@@ -116,7 +116,8 @@ def authenticate_api_key(*, authorization_header: str | None, scope: str, at: da
     """Return the key that a request carries as `Authorization: Bearer ch_…`, if it holds the scope at this moment.
 
     One query, and at most once a minute a write of `last_used_at`. The comparison takes the same time for every
-    secret. A key of a customer speaks for `key.customer_id` alone; the caller must hold its reads and writes to that.
+    secret. A key of a customer speaks for `key.customer_id` alone; the caller must hold its reads and writes to that,
+    and what it sends to `key.source` where there is one.
     It opens nothing while the customer is deactivated, and works again once they are taken back.
 
     Raises: ApiKeyMissing, ApiKeyUnknown, ApiKeyRevoked, ApiKeyExpired, ApiKeyOfDeactivatedCustomer, ApiKeyScopeMissing.

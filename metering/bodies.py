@@ -45,7 +45,7 @@ def read_body(*, read: Callable[[int], bytes], stated_length: int, encoding: str
 
     Raises: BodyTooLarge, BodyEncodingUnknown, BodyNotGzip, BodyNotJson when it breaks off.
     """
-    packed = _pieces(read)
+    packed = _pieces(read, stated_length=stated_length)
     try:
         if stated_length > limit:
             raise _too_large(limit)
@@ -96,13 +96,25 @@ def _drain(read: Callable[[int], bytes], *, most: int) -> None:
                 break
 
 
-def _pieces(read: Callable[[int], bytes]) -> Iterator[bytes]:
+def _pieces(read: Callable[[int], bytes], *, stated_length: int = 0) -> Iterator[bytes]:
+    length = 0
+    while piece := _piece(read):
+        length += len(piece)
+        yield piece
+    # Of JSON lines the first ones would be sound, and the torn one be listed as if somebody had meant it so.
+    if length < stated_length:
+        raise _broken_off()
+
+
+def _piece(read: Callable[[int], bytes]) -> bytes:
     try:
-        while piece := read(_PIECE_BYTES):
-            yield piece
+        return read(_PIECE_BYTES)
     except Exception as error:  # each web server has errors of its own for a sender who stops or garbles the lengths
-        msg = "The body broke off before its end."
-        raise BodyNotJson(msg) from error
+        raise _broken_off() from error
+
+
+def _broken_off() -> BodyNotJson:
+    return BodyNotJson("The body broke off before its end.")
 
 
 def _bounded(pieces: Iterator[bytes], *, limit: int) -> Iterator[bytes]:

@@ -56,6 +56,8 @@ def test_bodies_of_unstated_or_broken_length_and_a_database_that_goes_away(addre
     in_chunks = answered(address, chunked + chunk(body[:50]) + chunk(body[50:]) + b"0\r\n\r\n")
     broken_chunks = answered(address, chunked + chunk(body[:50]) + b"ffff\r\n[")
     torn = answered(address, head + b"Content-Length: 5000\r\n\r\n" + body[:-1])
+    torn_line = head + b"Content-Type: application/x-ndjson\r\nContent-Length: 5000\r\n\r\n"
+    torn_lines = answered(address, torn_line + json.dumps(event(3)).encode() + b'\n{"id"')
     _cut_all_connections()
     cut_off = answered(address, head + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
     again = answered(address, head + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
@@ -63,6 +65,7 @@ def test_bodies_of_unstated_or_broken_length_and_a_database_that_goes_away(addre
     assert (in_chunks[0], in_chunks[1].get("accepted")) == (200, 2)
     assert (broken_chunks[0], broken_chunks[1].get("code")) == (400, "body_not_json")
     assert (torn[0], torn[1].get("code")) == (400, "body_not_json")
+    assert (torn_lines[0], torn_lines[1].get("code")) == (400, "body_not_json")
     assert cut_off[0] in {200, 503}
     assert (again[0], again[1].get("duplicates")) == (200, 2)
     assert UsageEvent.objects.count() == 2
