@@ -25,12 +25,13 @@ from metering import archive_files, archive_tables, legal_holds, retention
 from metering.archive_files import EventRow
 from metering.errors import ErasureInvalid, ErasureOpen, ErasureUnknown, UsageOnHold
 from metering.events import event_key
-from metering.models import ArchivedMonth, RefusedEvent, UsageErasure
+from metering.models import ArchivedMonth, RefusedEvent, UsageErasure, UsageFileRefusal
 
 Status = UsageErasure.Status
 APPROVAL_KIND = "usage_erasure"
 _ROWS_AT_ONCE = 2_000
 _BASIS_LENGTH = 254
+_ERASED = "erased by law"
 
 
 @transaction.atomic
@@ -172,6 +173,7 @@ def carry_out(*, erasure_id: int, actor: Actor, at: datetime) -> UsageErasure:
     _erase_events(erasure)
     _erase_quarantined(erasure, at=at)
     _erase_refused(erasure)
+    _erase_refused_rows(erasure)
     for archived in _months_away(erasure.before):
         _erase_archived(erasure, archived, actor=actor, at=at)
     return _finish(erasure_id, actor=actor, at=at)
@@ -325,8 +327,17 @@ def _empty_refused(erasure: UsageErasure, ids: list[int]) -> None:
     if not ids:
         return
     _name_erasure(erasure)
-    emptied = RefusedEvent.objects.filter(pk__in=ids).update(source="", event_id="", payload="", detail="erased by law")
+    emptied = RefusedEvent.objects.filter(pk__in=ids).update(source="", event_id="", payload="", detail=_ERASED)
     _add(erasure, refused_events=emptied)
+
+
+@transaction.atomic
+def _erase_refused_rows(erasure: UsageErasure) -> None:
+    """Empty rows of files that were refused and name a subject of the customer."""
+    for name in _subjects_of(erasure.customer_id):
+        _name_erasure(erasure)
+        theirs = UsageFileRefusal.objects.filter(payload__contains=name).exclude(detail=_ERASED)
+        _add(erasure, refused_events=theirs.update(event_id="", payload="", detail=_ERASED))
 
 
 def _subjects_of(customer_id: int) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 
 from django.db import connection
 from django.db.models import QuerySet
@@ -19,12 +19,16 @@ Status = ArchivedMonth.Status
 
 @dataclass(frozen=True, slots=True)
 class MonthRow:
-    """One month: its table and its way into the archive, as far as there is either; what keeps it; what may be done."""
+    """One month: its table and its way into the archive, as far as there is either; what keeps it; what may be done.
+
+    `waiting` is how many of its events are in quarantine.
+    """
 
     month: date
     partition: Partition | None
     archived: ArchivedMonth | None
     holds: list[LegalHold]
+    waiting: int
     is_old_enough: bool
 
     @property
@@ -78,6 +82,11 @@ class MonthRow:
         return self.archived is not None and self.archived.status in {Status.DETACHED, Status.DROPPED}
 
     @property
+    def is_kept(self) -> bool:
+        """Whether its next step would be refused as things stand."""
+        return bool(self.holds) or (self.step == "detach" and self.waiting > 0)
+
+    @property
     def is_at_work(self) -> bool:
         """Whether the jobs are to do the next step."""
         return self.archived is not None and self.archived.status in {
@@ -93,11 +102,30 @@ def months(*, at: datetime) -> list[MonthRow]:
     archived = {each.month: each for each in ArchivedMonth.objects.all()}
     found = sorted(tables.keys() | archived.keys(), reverse=True)
     holds = _holds_by_month(found)
+    waiting = _waiting_by_month()
     earliest = earliest_acceptable(at)
     return [
-        MonthRow(month, tables.get(month), archived.get(month), holds.get(month, []), end_of(month) <= earliest)
+        MonthRow(
+            month,
+            tables.get(month),
+            archived.get(month),
+            holds.get(month, []),
+            waiting.get(month, 0),
+            end_of(month) <= earliest,
+        )
         for month in found
     ]
+
+
+def _waiting_by_month() -> dict[date, int]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT date_trunc('month', time, 'UTC'), count(*) FROM metering_quarantinedevent
+            WHERE status = 'open' GROUP BY 1
+            """,
+        )
+        return {start.astimezone(UTC).date(): waiting for start, waiting in cursor.fetchall()}
 
 
 def _holds_by_month(wanted: list[date]) -> dict[date, list[LegalHold]]:

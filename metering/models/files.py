@@ -11,6 +11,7 @@ from accounts.models import User, history
 from accounts.models.columns import is_sha256
 from accounts.triggers import append_only, refuse, refuse_truncate
 
+_REFUSAL_IS_A_FACT = "A refused row is a fact: it never changes."
 _STEPS = (
     "(OLD.state, NEW.state) IN (('receiving', 'waiting'), ('receiving', 'discarded'), ('waiting', 'loading'),"
     " ('waiting', 'discarded'), ('loading', 'done'), ('loading', 'failed'), ('loading', 'stopped'),"
@@ -204,7 +205,20 @@ class UsageFileRefusal(models.Model):
 
     class Meta:
         ordering = ("file", "id")
-        triggers = append_only("usage_file_refusal", sentence="A refused row is a fact: it never changes.")
+        triggers = (
+            refuse(
+                "usage_file_refusal_never_changes",
+                _REFUSAL_IS_A_FACT,
+                operation=pgtrigger.Update,
+                condition=(
+                    "NOT (usage_erasure_is_running()"
+                    " AND NEW.event_id = '' AND NEW.payload = '' AND NEW.detail = 'erased by law'"
+                    " AND (OLD.file_id, OLD.position, OLD.reason) = (NEW.file_id, NEW.position, NEW.reason))"
+                ),
+            ),
+            refuse("usage_file_refusal_is_never_deleted", _REFUSAL_IS_A_FACT, operation=pgtrigger.Delete),
+            refuse_truncate("usage_file_refusal_is_never_emptied", _REFUSAL_IS_A_FACT),
+        )
 
 
 class UsageFilePart(models.Model):

@@ -1,4 +1,4 @@
-"""`manage.py prepare`: bring the database in line with the code, tables first, then roles."""
+"""`manage.py prepare`: bring the database in line with the code: tables, roles, room for the usage to come."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 
 from django.core.management import call_command
 from django.core.management.base import BaseCommand
+from django.utils import timezone
 
 from accounts.access import sync_roles
+from metering import partitions
 
 
 class Command(BaseCommand):
@@ -21,6 +23,7 @@ class Command(BaseCommand):
         del args
         call_command("migrate", verbosity=options["verbosity"], stdout=self.stdout)
         changed = sync_roles()
+        partitions.make_ahead(at=timezone.now())
         if options["verbosity"]:
             self.stdout.write(f"Roles brought up to date: {', '.join(role.value for role in changed) or 'none'}.")
         if options["demo"]:
