@@ -274,9 +274,9 @@ _QUARANTINED = """
     )
     UPDATE metering_quarantinedevent AS record SET
         source = '', event_id = '', subject = '', data = '{}', detail = '',
-        status = CASE status WHEN 'open' THEN 'discarded' ELSE status END,
-        closed_at = coalesce(closed_at, %(at)s),
-        closing_reason = CASE status WHEN 'open' THEN 'Erased by law.' ELSE closing_reason END
+        status = CASE record.status WHEN 'open' THEN 'discarded' ELSE record.status END,
+        closed_at = coalesce(record.closed_at, %(at)s),
+        closing_reason = CASE record.status WHEN 'open' THEN 'Erased by law.' ELSE record.closing_reason END
     FROM chosen WHERE record.id = chosen.id
 """
 
@@ -334,9 +334,10 @@ def _empty_refused(erasure: UsageErasure, ids: list[int]) -> None:
 @transaction.atomic
 def _erase_refused_rows(erasure: UsageErasure) -> None:
     """Empty rows of files that were refused and name a subject of the customer."""
+    _name_erasure(erasure)
     for name in _subjects_of(erasure.customer_id):
-        _name_erasure(erasure)
-        theirs = UsageFileRefusal.objects.filter(payload__contains=name).exclude(detail=_ERASED)
+        quoted = msgspec.json.encode(name).decode()
+        theirs = UsageFileRefusal.objects.filter(payload__contains=quoted).exclude(detail=_ERASED).order_by()
         _add(erasure, refused_events=theirs.update(event_id="", payload="", detail=_ERASED))
 
 
