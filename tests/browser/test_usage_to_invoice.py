@@ -187,9 +187,14 @@ def draft_month(anna: Person, site: Site, month: str) -> str:
 
 
 def submit_run(anna: Person) -> None:
+    """A customer that was new and went silent is to be looked at first; the page asks whether it was."""
+    anna.sees("Usage to look at before you submit: 2 findings", "Acme Robotics Ltd", "new, and silent since")
     anna.press("Submit for approval")
     anna.sees(f"Submit 2 invoices, {BOTH_TOTAL}?", within="#submit-dialog")
     anna.page.get_by_label("Note for the approver, if you like").fill("Agrees with the cluster's own count.")
+    anna.press("Submit for approval", within="#submit-dialog")
+    anna.sees(f"Submit 2 invoices, {BOTH_TOTAL}?", within="#submit-dialog")
+    anna.page.get_by_label("I have looked at them").check()
     anna.press("Submit for approval", within="#submit-dialog")
 
     anna.sees("You asked for this, so somebody else decides it.")
