@@ -1,7 +1,7 @@
 """python -m benchmarks [NAME ...]: measure, and print one JSON object a line.
 
 Each line has `name`, `value` (the median of its runs), `unit`, `budget` where there is one, and details. NAME is a
-module of this package (rating, pdf, ingest, billing, sustained); without one, all are measured.
+module of this package (rating, pdf, ingest, billing, usage_read, sustained); without one, all are measured.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 
 import django
 
-MODULES = ("rating", "pdf", "ingest", "billing", "sustained")
+MODULES = ("rating", "pdf", "ingest", "billing", "usage_read", "sustained")
 
 
 def main(names: list[str]) -> int:

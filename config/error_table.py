@@ -131,6 +131,8 @@ _UNPROCESSABLE: tuple[type[CountinghouseError], ...] = (
     metering.LegalHoldInvalid,
     metering.ErasureInvalid,
     metering.WindowNotOnTheHour,
+    metering.UsageAskedTooLarge,
+    metering.CursorInvalid,
     metering.ControlTotalsInvalid,
     metering.UsageFileNameInvalid,
     metering.UsageFileIncomplete,

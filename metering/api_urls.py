@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from django.urls import path
 
-from metering import api, completeness_api
+from metering import completeness_api, usage_api
 
 app_name = "metering_api"
 
 urlpatterns = [
-    path("events", api.post_events, name="events"),
+    path("events", usage_api.events, name="events"),
+    path("usage", usage_api.get_usage, name="usage"),
     path("control-totals", completeness_api.post_control_totals, name="control-totals"),
 ]

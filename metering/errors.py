@@ -378,3 +378,15 @@ class DistributionUnsafe(CountinghouseError):
     """A table cannot be spread without giving up its key."""
 
     code = "distribution_unsafe"
+
+
+class UsageAskedTooLarge(CountinghouseError):
+    """The answer would have more windows or rows than are given at once."""
+
+    code = "usage_asked_too_large"
+
+
+class CursorInvalid(CountinghouseError):
+    """The cursor is none that an earlier page gave."""
+
+    code = "cursor_invalid"

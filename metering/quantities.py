@@ -191,10 +191,11 @@ _STATEMENTS: Mapping[str, str] = {
 }
 
 
-def quantities(asks: Sequence[QuantityAsk]) -> list[Quantity]:
+def quantities(asks: Sequence[QuantityAsk], *, most: int | None = None) -> list[Quantity]:
     """Return the quantity of each ask, window and group that saw usage, in order of ask, window and group.
 
-    One statement for each aggregation asked for, and one more where it is asked of all customers too.
+    `most` is how many rows each statement answers at most. There is one statement for each aggregation asked for, and
+    one more where it is asked of all customers too.
 
     Raises: WindowNotOnTheHour.
     """
@@ -208,18 +209,19 @@ def quantities(asks: Sequence[QuantityAsk]) -> list[Quantity]:
         statement = _STATEMENTS[aggregation]
         if is_of_all:
             statement = statement.replace(_OF_CUSTOMER, "")
-        found += _read(statement, asks, positions)
+        found += _read(statement, asks, positions, most)
     if len(alike) > 1:
         found.sort(key=lambda each: each[:2])
     return found
 
 
-def _read(statement: str, asks: Sequence[QuantityAsk], positions: Sequence[int]) -> list[Quantity]:
+def _read(statement: str, asks: Sequence[QuantityAsk], positions: Sequence[int], most: int | None) -> list[Quantity]:
     edges = {position: _edges(asks[position]) for position in positions}
     shown = [position for position in positions if len(edges[position]) > 1]
     if not shown:
         return []
     parameters: dict[str, Any] = {
+        "most": most,
         "positions": shown,
         "customers": [asks[position].customer_id for position in shown],
         "meters": [asks[position].meter_id for position in shown],
@@ -229,7 +231,7 @@ def _read(statement: str, asks: Sequence[QuantityAsk], positions: Sequence[int])
         "edges": [_array([edge.isoformat() for edge in edges[position]]) for position in shown],
     }
     with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
+        cursor.execute(statement + "LIMIT %(most)s", parameters)
         rows: list[tuple[Any, ...]] = cursor.fetchall()
     is_area = asks[shown[0]].aggregation == Aggregation.GAUGE
     labels: dict[str, dict[str, str | None]] = {}

@@ -19,5 +19,6 @@ SPECTACULAR_SETTINGS = {
         "drf_spectacular.hooks.postprocess_schema_enums",
         "metering.api_schema.describe_events",
         "metering.completeness_api.describe_control_totals",
+        "metering.usage_api_schema.describe_reads",
     ],
 }
