@@ -43,8 +43,8 @@ _ADDRESS = Address(address_line1="1 Bench Street", city="Dublin", country="IE")
 
 _SERIES = """
     INSERT INTO usage_series (customer_id, meter_id, dimensions, dimensions_key)
-    SELECT customer.id, %(meter)s, jsonb_build_object('region', 'region-' || region), gen_random_uuid()
-    FROM accounts_customer customer CROSS JOIN generate_series(1, %(regions)s) region
+    SELECT customer.id, %(meter)s, jsonb_build_object('region', 'region-' || number), gen_random_uuid()
+    FROM accounts_customer customer CROSS JOIN generate_series(1, %(regions)s) number
     WHERE customer.id BETWEEN %(first)s AND %(last)s
 """
 _EVENTS = """

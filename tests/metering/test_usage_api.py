@@ -91,7 +91,8 @@ def day(start: str, end: str, quantity: str, events: int, **group: str) -> dict[
 def test_usage_is_filtered_on_dimensions(acme: Customer, read: Read, chosen: list[str], quantity: str | None) -> None:
     make.ingested(make.event(seconds="1", region="eu"), make.event(seconds="2", region="us"), make.event(seconds="4"))
 
-    rows = read(USAGE, customer=acme.pk, meter="gpu", month="2026-10", **{"filter[region]": chosen}).json()["rows"]
+    asked: dict[str, Any] = {"customer": acme.pk, "meter": "gpu", "month": "2026-10", "filter[region]": chosen}
+    rows = read(USAGE, **asked).json()["rows"]
 
     assert [row["quantity"] for row in rows] == ([quantity] if quantity else [])
 
