@@ -30,6 +30,7 @@ class StreamState(StrEnum):
     GROWING = "growing", "Falls behind"
     STOPPED = "stopped", "Stopped"
     READING = "reading", "Reads"
+    RETIRED = "retired", "Retired"
 
     label: str
 
@@ -42,7 +43,7 @@ class StreamState(StrEnum):
     @property
     def is_warning(self) -> bool:
         """Whether somebody should look."""
-        return self not in {StreamState.STOPPED, StreamState.READING}
+        return self not in {StreamState.STOPPED, StreamState.READING, StreamState.RETIRED}
 
 
 def lag_of(row: KafkaPartition) -> int | None:
@@ -52,15 +53,17 @@ def lag_of(row: KafkaPartition) -> int | None:
 
 def state_of(row: KafkaPartition, *, at: datetime) -> StreamState:
     """Return how the reading of a partition goes."""
-    lag = lag_of(row) or 0
-    unheard = at - row.seen_at
+    if row.retired_at is not None:
+        return StreamState.RETIRED
     if row.problem:
         return StreamState.STUCK
-    if unheard > (SILENT_AFTER if row.reader else LEFT_AFTER):
+    if at - row.seen_at > (SILENT_AFTER if row.reader else LEFT_AFTER):
         return StreamState.SILENT
-    if not row.reader:
-        return StreamState.STOPPED
-    if lag and at - row.advanced_at > STALLED_AFTER and (row.earlier_lag or 0) > 0:
+    return _pace_of(row, at=at) if row.reader else StreamState.STOPPED
+
+
+def _pace_of(row: KafkaPartition, *, at: datetime) -> StreamState:
+    if lag_of(row) and row.earlier_lag and at - row.advanced_at > STALLED_AFTER:
         return StreamState.STALLED
     if row.lag is not None and row.earlier_lag is not None and row.lag > max(row.earlier_lag, LAG_WORTH_A_WORD):
         return StreamState.GROWING
@@ -83,8 +86,8 @@ class Stream:
 
 
 def streams(*, at: datetime) -> list[Stream]:
-    """Return every topic that is read, by group; one query."""
-    rows = KafkaPartition.objects.order_by("consumer_group", "topic", "partition")
+    """Return every topic that is read, by group, and none that was retired; one query."""
+    rows = KafkaPartition.objects.filter(retired_at=None).order_by("consumer_group", "topic", "partition")
     return [_stream(list(found), at=at) for _, found in groupby(rows, key=lambda row: (row.consumer_group, row.topic))]
 
 
@@ -139,7 +142,7 @@ class Summary:
 
 def summary(*, at: datetime) -> Summary:
     """Return the figures for an alarm; one query."""
-    rows = list(KafkaPartition.objects.all())
+    rows = list(KafkaPartition.objects.filter(retired_at=None))
     return Summary(
         lag=sum(lag_of(row) or 0 for row in rows),
         in_trouble=sum(state_of(row, at=at).is_warning for row in rows),

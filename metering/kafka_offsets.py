@@ -154,9 +154,9 @@ def note(
             """
             UPDATE metering_kafkapartition AS kept
             SET reader = %(reader)s, seen_at = greatest(kept.seen_at, %(at)s), problem = seen.problem,
-                end_offset = seen.end_offset, lag = seen.lag,
+                end_offset = seen.end_offset, lag = seen.lag, retired_at = NULL,
                 earlier_lag = CASE WHEN NOT is_due THEN kept.earlier_lag
-                                   WHEN was_seen THEN coalesce(kept.lag, seen.lag) ELSE seen.lag END,
+                                   WHEN was_seen THEN kept.lag END,
                 earlier_lag_at = CASE WHEN is_due THEN %(at)s ELSE kept.earlier_lag_at END
             FROM (
                 SELECT row.id, told.problem, coalesce(told.end_offset, row.end_offset) AS end_offset,
@@ -224,3 +224,25 @@ def move_offset(
         data={"from": before, "to": next_offset},
     )
     return row
+
+
+@transaction.atomic
+def retire_topic(*, group: str, topic: str, reason: str, actor: Actor, at: datetime) -> int:
+    """Note that a group will not read a topic any more, so that its silence alarms nobody; returns how many partitions.
+
+    The offsets stay: a reader that comes after all goes on where they stand.
+
+    Raises: PermissionMissing, ReasonMissing, KafkaPartitionUnknown.
+    """
+    actor.require(Permission.LOAD_USAGE)
+    if not reason.strip():
+        raise ReasonMissing("Say why the topic is not read any more.")
+    rows = KafkaPartition.objects.filter(consumer_group=group, topic=topic)
+    found = list(rows.order_by("pk").select_for_update(no_key=True))
+    if not found:
+        msg = f"The group {group} has never read {topic}."
+        raise KafkaPartitionUnknown(msg)
+    retired = [row for row in found if row.retired_at is None]
+    rows.filter(pk__in=[row.pk for row in retired]).update(retired_at=at)
+    audit.record_many(actor=actor, verb="kafka_partition.retired", subjects=retired, at=at, reason=reason.strip())
+    return len(retired)

@@ -15,8 +15,9 @@ class KafkaPartition(models.Model):
     `next_offset` is the first message that is not taken in yet; it moves in the transaction that stores the events
     before it, and back only on purpose (`moves` counts that). The rest tells how the reading goes: `end_offset` is
     where the partition ended when its reader last looked, `lag` how far behind it was then, `earlier_lag` up to a
-    minute before; `seen_at` is when a reader last spoke, `advanced_at` when messages were last taken in. A reader that
-    stopped in good order leaves `reader` empty.
+    minute before (none where nobody read then); `seen_at` is when a reader last spoke, `advanced_at` when messages were
+    last taken in. A reader that stopped in good order leaves `reader` empty. `retired_at` is when somebody said that
+    nobody will read it any more; a reader that comes after all takes that back.
     """
 
     consumer_group = models.CharField(max_length=255)
@@ -32,6 +33,7 @@ class KafkaPartition(models.Model):
     seen_at = models.DateTimeField()
     advanced_at = models.DateTimeField()
     problem = models.TextField(blank=True)
+    retired_at = models.DateTimeField(null=True)
 
     class Meta:
         ordering = ("consumer_group", "topic", "partition")

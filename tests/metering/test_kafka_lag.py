@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from io import StringIO
 
 import pytest
 import time_machine
+from django.core.management import call_command
 from django.test import Client
 
-from accounts.access import Role
+from accounts.access import Actor, Role
+from accounts.errors import PermissionMissing, ReasonMissing
+from accounts.models import AuditEntry
 from metering import kafka_lag, kafka_offsets
+from metering.errors import KafkaPartitionUnknown
 from metering.kafka_lag import StreamState
 from metering.kafka_offsets import Place, Sighting, Stretch
 from metering.models import KafkaPartition
@@ -114,6 +119,37 @@ def test_a_partition_with_a_problem_is_stuck_until_the_reader_says_otherwise() -
 
     assert stuck == StreamState.STUCK
     assert state(0) == StreamState.READING
+
+
+def test_a_retired_topic_alarms_nobody_until_somebody_reads_it_again() -> None:
+    seen(100, 50)
+    much_later = make.NOON + timedelta(days=30)
+
+    call_command("retire_usage_topic", "--topic", "usage", "--group", GROUP, "--reason", "moved", stdout=StringIO())
+    retired = kafka_lag.streams(at=much_later), kafka_lag.summary(at=much_later)
+    states = {reading.state for reading in kafka_lag.readings(kafka_lag.partitions(), at=much_later)}
+    seen(120, 50, seconds=30 * 86_400)
+
+    assert retired == ([], kafka_lag.Summary(lag=0, in_trouble=0))
+    assert states == {StreamState.RETIRED}
+    assert AuditEntry.objects.filter(verb="kafka_partition.retired", reason="moved").count() == 2
+    (stream,) = kafka_lag.streams(at=much_later)
+    assert (stream.state, stream.lag) == (StreamState.READING, 170)
+
+
+def test_retiring_twice_is_told_once_and_what_was_never_read_is_not_retired() -> None:
+    seen(100)
+
+    def retire(topic: str, *, reason: str = "moved", actor: Actor = make.SYSTEM) -> int:
+        return kafka_offsets.retire_topic(group=GROUP, topic=topic, reason=reason, actor=actor, at=make.NOON)
+
+    assert [retire("usage"), retire("usage")] == [1, 0]
+    with pytest.raises(KafkaPartitionUnknown):
+        retire("other")
+    with pytest.raises(ReasonMissing):
+        retire("usage", reason=" ")
+    with pytest.raises(PermissionMissing):
+        retire("usage", actor=Actor(label="nobody"))
 
 
 def test_a_topic_is_as_well_as_its_worst_partition() -> None:
