@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('metering', '0015_back_fills'),
+        ('metering', '0016_refused_rows_are_erased_by_law'),
     ]
 
     operations = [
