@@ -20,6 +20,7 @@ EMPTY_STATES = {
     "/approvals/?tab=mine": "You have not asked for anything",
     "/usage/batches/": "",
     "/usage/quarantine/": "",
+    "/usage/completeness/": "Nothing came in, and nothing was stated",
     "/prices/": "No price book yet",
     "/runs/": "No bill run yet",
     "/invoices/": "",

@@ -39,6 +39,8 @@ DEEPER: dict[str, tuple[DemoPerson, list[str]]] = {
     "requests-mine": (PRODUCT_MANAGER, ["/approvals/?tab=mine"]),
     "requests-closed": (AUDITOR, ["/approvals/?tab=closed"]),
     "quarantine-group": (ANALYST, ["/usage/quarantine/", "main table tbody a"]),
+    "completeness": (ANALYST, ["/usage/completeness/?show=all&from=2000-01-01"]),
+    "completeness-hour": (ANALYST, ["/usage/completeness/?show=all&from=2000-01-01", "#hours tbody a"]),
     "batch": (ANALYST, ["/usage/batches/", "main table tbody tr:first-child a"]),
     "customer-record": (CONTROLLER, ["/admin/accounts/customer/", "#result_list tbody th a"]),
     "legal-entity-record": (CONTROLLER, ["/admin/accounts/legalentity/", "#result_list tbody th a"]),
