@@ -36,12 +36,14 @@ def sidebar(request: HttpRequest) -> list[Item]:
 def _usage(places: _Places) -> list[Item | None]:
     see = Permission.VIEW_USAGE
     return [
-        places.page("Loads", "upload_file", "metering:batches", see),
+        places.page("Load usage", "upload_file", "metering:files", see),
+        places.page("Batches", "inventory_2", "metering:batches", see),
         places.page("Quarantine", "report", "metering:quarantine", see),
         places.page("Completeness", "rule", "metering:completeness", see),
         places.page("Retention", "inventory_2", "metering:retention", see),
         places.records("Meters", "speed", "metering.meter", see),
         places.records("Subjects", "badge", "metering.subjectassignment", see),
+        places.records("File mappings", "table_chart", "metering.usagefilemapping", Permission.LOAD_USAGE),
     ]
 
 

@@ -20,7 +20,8 @@ from accounts.access import Permission
 from accounts.admin_access import PlainRecordAdmin, ReasonForm, RecordAdmin, shown
 from accounts.pages import actor_of
 from metering import attribution, meters
-from metering.models import Meter, RefusedEvent, SubjectAssignment, UsageBatch
+from metering.file_admin import UsageFileMappingAdmin
+from metering.models import Meter, RefusedEvent, SubjectAssignment, UsageBatch, UsageFileMapping
 
 
 class MeterForm(ReasonForm):
@@ -223,3 +224,6 @@ class RefusedEventAdmin(PlainRecordAdmin):
     list_display = ("refused_at", "reason", "detail", "source", "event_id", "batch_id", "position")
     list_filter = (("reason", ChoicesDropdownFilter),)
     search_fields = ("=source", "=event_id")
+
+
+admin.site.register(UsageFileMapping, UsageFileMappingAdmin)

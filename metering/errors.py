@@ -390,3 +390,21 @@ class CursorInvalid(CountinghouseError):
     """The cursor is none that an earlier page gave."""
 
     code = "cursor_invalid"
+
+
+class NothingToClear(CountinghouseError):
+    """No waiting event fits this rule."""
+
+    code = "nothing_to_clear"
+
+
+class ClearanceUnknown(CountinghouseError):
+    """There is no such clearance of the quarantine."""
+
+    code = "clearance_unknown"
+
+
+class ClearanceNotRunning(CountinghouseError):
+    """The clearance has ended."""
+
+    code = "clearance_not_running"

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.db.models import Count, Max, Min, Q, QuerySet, Sum
 
-from metering.models import QuarantinedEvent, RefusedEvent, UsageBatch
+from metering.models import QuarantinedEvent, RefusedEvent, UsageBatch, UsageFileBatch
 
 Status = QuarantinedEvent.Status
 
@@ -53,9 +53,13 @@ class Group:
     last_seen_at: datetime
 
 
-def groups(*, status: str, reason: str = "", search: str = "") -> QuerySet[QuarantinedEvent, Any]:
+def groups(
+    *, status: str, reason: str = "", search: str = "", file_id: int | None = None
+) -> QuerySet[QuarantinedEvent, Any]:
     """Return the groups of events in a state, the largest first, as rows for `group_of`."""
     events = QuarantinedEvent.objects.filter(status=status)
+    if file_id:
+        events = events.filter(batch_id__in=UsageFileBatch.objects.filter(file_id=file_id).values("batch_id"))
     if reason:
         events = events.filter(reason=reason)
     if search:
@@ -111,9 +115,11 @@ def counts_by_status() -> dict[str, int]:
     return dict.fromkeys(Status.values, 0) | dict(rows)
 
 
-def batches(*, door: str = "", origin: str = "") -> QuerySet[UsageBatch]:
-    """Return accepted batches, the newest first, narrowed to a door or to where they came from."""
+def batches(*, door: str = "", origin: str = "", file_id: int | None = None) -> QuerySet[UsageBatch]:
+    """Return accepted batches, the newest first, narrowed to a door, to where they came from, or to one file."""
     found = UsageBatch.objects.order_by("-id")
+    if file_id:
+        found = found.filter(pk__in=UsageFileBatch.objects.filter(file_id=file_id).values("batch_id"))
     if door:
         found = found.filter(door=door)
     return found.filter(origin__icontains=origin) if origin else found

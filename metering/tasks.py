@@ -8,13 +8,24 @@ from contextlib import suppress
 from celery import shared_task
 from django.utils import timezone
 
-from metering import file_work, meter_backfill, partitions, receipts, retention_jobs, rollups, usage_files
+from metering import (
+    clearances,
+    file_work,
+    meter_backfill,
+    partitions,
+    receipts,
+    retention_jobs,
+    rollups,
+    usage_files,
+)
 from metering.errors import BackfillNotReadable
 
 _DELTAS_AT_ONCE = 50_000
 _ROUNDS = 20
 # As often as beat sweeps: a nudge that no worker took by then is dropped, for the next sweep gives another.
 _EXPIRES_SECONDS = 20
+# Below the time after which a task is ended; what is left over is the next one's.
+_LONGEST_SECONDS = 240.0
 
 
 @shared_task  # type: ignore[untyped-decorator]  # celery comes without types
@@ -46,15 +57,20 @@ def load_files() -> None:
 
 @shared_task  # type: ignore[untyped-decorator]  # celery comes without types
 def sweep_files() -> None:
-    """Ask for every load that waits, so that a lost message or a dead worker costs about a minute."""
+    """Ask for every load and clearance that waits, so that a lost message or a dead worker costs about a minute."""
     now = timezone.now()
     usage_files.sweep_abandoned(at=now)
     if usage_files.claimable(at=now).exists():
         load_files.apply_async(expires=_EXPIRES_SECONDS)
+    if clearances.claimable(at=now).exists():
+        clear_quarantine.apply_async(expires=_EXPIRES_SECONDS)
 
 
-# Below the time after which a task is ended; what is left over is the next one's.
-_LONGEST_SECONDS = 240.0
+@shared_task  # type: ignore[untyped-decorator]  # celery comes without types
+def clear_quarantine() -> None:
+    """Release or discard what was decided by rule; what is not done in one task's time goes on in the next one."""
+    ends_at = time.monotonic() + _LONGEST_SECONDS
+    clearances.work(is_time_up=lambda: time.monotonic() > ends_at, clock=timezone.now)
 
 
 @shared_task  # type: ignore[untyped-decorator]

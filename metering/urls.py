@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from metering import completeness_views, retention_views, views
+from metering import clearance_views, completeness_views, file_views, retention_views, views
 
 app_name = "metering"
 urlpatterns = [
@@ -12,9 +12,30 @@ urlpatterns = [
     path("usage/completeness/acknowledge/", completeness_views.acknowledge, name="acknowledge"),
     path("usage/quarantine/", views.quarantine_page, name="quarantine"),
     path("usage/quarantine/group/", views.quarantine_group, name="quarantine-group"),
+    path("usage/quarantine/rule/", clearance_views.rule_page, name="quarantine-rule"),
+    path("usage/quarantine/rule/decide/", clearance_views.decide, name="decide-clearance"),
+    path("usage/quarantine/rule/<int:clearance_id>/", clearance_views.clearance_page, name="clearance"),
+    path(
+        "usage/quarantine/rule/<int:clearance_id>/progress/",
+        clearance_views.clearance_progress,
+        name="clearance-progress",
+    ),
+    path("usage/quarantine/rule/<int:clearance_id>/stop/", clearance_views.stop, name="stop-clearance"),
     path("usage/quarantine/release/", views.release, name="release"),
     path("usage/quarantine/discard/", views.discard, name="discard"),
     path("usage/kafka/", views.kafka_page, name="kafka"),
+    path("usage/files/", file_views.file_list, name="files"),
+    path("usage/files/receive/", file_views.receive_file, name="receive-file"),
+    path("usage/files/<int:file_id>/", file_views.file_page, name="file"),
+    path("usage/files/<int:file_id>/parts/<int:number>/", file_views.receive_part, name="file-part"),
+    path("usage/files/<int:file_id>/arrived/", file_views.file_arrived, name="file-arrived"),
+    path("usage/files/<int:file_id>/layout/", file_views.choose_layout, name="file-layout"),
+    path("usage/files/<int:file_id>/mapping/", file_views.keep_mapping, name="file-mapping"),
+    path("usage/files/<int:file_id>/progress/", file_views.file_progress, name="file-progress"),
+    path("usage/files/<int:file_id>/start/", file_views.start_loading, name="start-file"),
+    path("usage/files/<int:file_id>/stop/", file_views.stop_loading, name="stop-file"),
+    path("usage/files/<int:file_id>/resume/", file_views.resume_loading, name="resume-file"),
+    path("usage/files/<int:file_id>/discard/", file_views.discard_file, name="discard-file"),
     path("usage/batches/", views.batch_list, name="batches"),
     path("usage/batches/<int:batch_id>/", views.batch_page, name="batch"),
     path("usage/retention/", retention_views.retention_page, name="retention"),

@@ -12,7 +12,7 @@ from django.views.decorators.http import require_GET, require_POST
 from accounts.access import Permission
 from accounts.pages import Crumb, StaffRequest, actor_of, attempt, back_to, page, page_of, staff_page, whole_number
 from metering import kafka_lag, quarantine, quarantine_overview
-from metering.models import QuarantinedEvent, UsageBatch
+from metering.models import QuarantinedEvent, UsageBatch, UsageFile
 from metering.quarantine_overview import GroupKey
 
 Status = QuarantinedEvent.Status
@@ -25,7 +25,8 @@ def quarantine_page(request: StaffRequest) -> HttpResponseBase:
     status = request.GET.get("status", "")
     status = status if status in Status.values else Status.OPEN.value
     reason, search = request.GET.get("reason", ""), request.GET.get("q", "").strip()
-    rows = page_of(request, quarantine_overview.groups(status=status, reason=reason, search=search))
+    file_id = whole_number(request.GET.get("file"))
+    rows = page_of(request, quarantine_overview.groups(status=status, reason=reason, search=search, file_id=file_id))
     return page(
         request,
         "metering/quarantine.html",
@@ -33,6 +34,7 @@ def quarantine_page(request: StaffRequest) -> HttpResponseBase:
         status=status,
         reason=reason,
         search=search,
+        file=UsageFile.objects.filter(pk=file_id).first() if file_id else None,
         reasons=QuarantinedEvent.Reason.choices,
         rows=rows,
         groups=[quarantine_overview.group_of(row) for row in rows],
@@ -115,13 +117,15 @@ def _chosen(request: StaffRequest) -> list[int]:
 def batch_list(request: StaffRequest) -> HttpResponseBase:
     """Show each batch of events that came in, and what became of it."""
     door, origin = request.GET.get("door", ""), request.GET.get("origin", "").strip()
-    found = quarantine_overview.batches(door=door, origin=origin)
+    file_id = whole_number(request.GET.get("file"))
+    found = quarantine_overview.batches(door=door, origin=origin, file_id=file_id)
     return page(
         request,
         "metering/batches.html",
         title="Usage loads",
         door=door,
         origin=origin,
+        file=UsageFile.objects.filter(pk=file_id).first() if file_id else None,
         doors=UsageBatch.Door.choices,
         rows=page_of(request, found),
         totals=quarantine_overview.totals_of(found),

@@ -1,6 +1,7 @@
 """How much: meters, subjects, and usage."""
 
 from metering.models.backfills import MeterBackfill
+from metering.models.clearances import QuarantineClearance
 from metering.models.completeness import Acknowledgement, ControlTotal, UsageReceipt, UsageReceiptHour
 from metering.models.files import UsageFile, UsageFileBatch, UsageFileMapping, UsageFilePart, UsageFileRefusal
 from metering.models.kafka import KafkaPartition
@@ -34,6 +35,7 @@ __all__ = [
     "MeterBackfill",
     "MeterVersion",
     "PartKind",
+    "QuarantineClearance",
     "QuarantinedEvent",
     "RefusedEvent",
     "Subject",

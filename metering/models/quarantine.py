@@ -101,11 +101,14 @@ class QuarantinedEvent(models.Model):
             ),
         )
         indexes = (
+            # The page adds up groups from this index alone.
             models.Index(
-                fields=["status", "reason", "-last_seen_at"],
-                name="quarantine_by_status",
+                fields=["status", "reason", "type", "subject"],
+                include=["seen_count", "first_seen_at", "last_seen_at"],
+                name="quarantine_by_group",
             ),
             models.Index(fields=["source", "time"], name="quarantine_by_source"),
+            models.Index(fields=["batch_id"], name="quarantine_by_batch"),
         )
         triggers = (
             refuse(

@@ -1,0 +1,83 @@
+"""A mapping as people fill it in: one line for each column, saying what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from metering.sources.mapping import ColumnMapping, Taken, read_mapping
+
+ROLES = (
+    ("ignore", "is left out"),
+    ("id", "is the id"),
+    ("hash", "is a part of the id"),
+    ("subject", "is the subject"),
+    ("time", "is the time"),
+    ("source", "is the source"),
+    ("type", "is the type"),
+    ("number", "is data, a number"),
+    ("text", "is data, a text"),
+)
+# A column's name, what it is, and its name in the data.
+Column = tuple[str, str, str]
+DELIMITER_NAMES = ((",", "comma"), (";", "semicolon"), ("\t", "tab"), ("|", "bar"))
+
+
+def mapping_of(form: Mapping[str, str], columns: Sequence[Column]) -> ColumnMapping:
+    """Return the mapping of a form: `columns` are name, role and name in the data; `form` has all the rest.
+
+    Raises: MappingInvalid.
+    """
+    by_role = {role: [name for name, given, _ in columns if given == role] for role, _ in ROLES}
+    spec: dict[str, Any] = {
+        "id": {"column": _first(by_role["id"])} if by_role["id"] else {"hash_of": by_role["hash"]},
+        "source": _taken(by_role["source"], form.get("source", "")),
+        "type": _taken(by_role["type"], form.get("type", "")),
+        "time": {
+            "column": _first(by_role["time"]),
+            "format": form.get("time_format", "").strip(),
+            "time_zone": form.get("time_zone", "").strip(),
+            "twice": form.get("twice", "refuse"),
+        },
+        "data": [
+            {"column": name, "name": key.strip() or name, "kind": role}
+            for name, role, key in columns
+            if role in {"number", "text"}
+        ],
+        "delimiter": form.get("delimiter", ","),
+        "decimal_comma": form.get("decimal_comma") == "1",
+        "thousands": form.get("thousands", ""),
+        "encoding": form.get("encoding", "utf-8"),
+        "empty": [text for text in form.get("empty", "").split() if text],
+        "floats": form.get("floats", "refuse"),
+    }
+    subject = _taken(by_role["subject"], form.get("subject", ""))
+    if subject["column"] or subject["constant"]:
+        spec["subject"] = subject
+    return read_mapping(spec)
+
+
+def lines_of(mapping: ColumnMapping) -> list[tuple[str, str]]:
+    """Return a mapping in words: each part of an event, and where it comes from."""
+    time = mapping.time
+    zone = f", {time.time_zone}" if time.time_zone else ""
+    return [
+        ("id", mapping.id.column or f"hash of {', '.join(mapping.id.hash_of)}"),
+        ("source", _words(mapping.source)),
+        ("type", _words(mapping.type)),
+        ("subject", _words(mapping.subject) if mapping.subject else "none"),
+        ("time", f"{time.column} ({time.format}{zone})"),
+        *((f"data: {column.key}", f"{column.column} ({column.kind})") for column in mapping.data),
+    ]
+
+
+def _words(taken: Taken) -> str:
+    return taken.column or f"always “{taken.constant}”"
+
+
+def _first(names: Sequence[str]) -> str:
+    return names[0] if names else ""
+
+
+def _taken(columns: Sequence[str], constant: str) -> dict[str, str]:
+    return {"column": _first(columns), "constant": "" if columns else constant.strip()}
