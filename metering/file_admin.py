@@ -16,7 +16,7 @@ from accounts.admin_access import ReasonForm, RecordAdmin, shown
 from accounts.pages import actor_of
 from metering import mapping_form, mappings
 from metering.models import UsageFileMapping
-from metering.sources.mapping import ColumnMapping, MappingInvalid, read_mapping
+from metering.sources.mapping import MappingInvalid, read_mapping
 
 
 class MappingForm(ReasonForm):
@@ -39,10 +39,10 @@ class MappingForm(ReasonForm):
         else:
             self.initial["spec"] = json.dumps(self.instance.spec, indent=2, ensure_ascii=False)
 
-    def clean_spec(self) -> ColumnMapping:
+    def clean_spec(self) -> dict[str, Any]:
         """Read the mapping, and say at its field what is wrong with it."""
         try:
-            return read_mapping(self.cleaned_data["spec"])
+            return read_mapping(self.cleaned_data["spec"]).as_json()
         except MappingInvalid as refusal:
             raise forms.ValidationError(str(refusal)) from refusal
 
@@ -81,10 +81,12 @@ class UsageFileMappingAdmin(RecordAdmin):
             return mappings.change_mapping(
                 mapping_id=obj.pk,
                 name=obj.name,
-                mapping=typed["spec"],
+                mapping=read_mapping(typed["spec"]),
                 is_active=obj.is_active,
                 reason=typed["reason"],
                 actor=actor_of(request),
                 at=timezone.now(),
             )
-        return mappings.define_mapping(name=obj.name, mapping=typed["spec"], actor=actor_of(request), at=timezone.now())
+        return mappings.define_mapping(
+            name=obj.name, mapping=read_mapping(typed["spec"]), actor=actor_of(request), at=timezone.now()
+        )
