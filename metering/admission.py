@@ -101,7 +101,10 @@ backlog = _Backlog()
 def _deltas_waiting() -> int:
     # Ids only grow and the oldest are folded first, so the two ends tell how many there are at most.
     with connection.cursor() as cursor:
-        cursor.execute("SELECT coalesce(max(id) - min(id) + 1, 0) FROM usage_delta")
+        cursor.execute("""
+            SELECT (SELECT coalesce(max(id) - min(id) + 1, 0) FROM usage_delta)
+                   + (SELECT coalesce(max(id) - min(id) + 1, 0) FROM usage_part_delta)
+        """)
         (length,) = cursor.fetchone()
     return int(length)
 

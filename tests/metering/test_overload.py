@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from metering import admission
 from metering.events import event_key
-from metering.models import UsageBatch, UsageDelta, UsageEvent
+from metering.models import Meter, UsageBatch, UsageDelta, UsageEvent
 from metering.rollups import fold
 from tests import make_accounts
 from tests import make_metering as make
@@ -134,3 +134,20 @@ def test_a_backlog_that_nobody_folds_closes_the_door_until_it_is_folded(client: 
     assert [answer.status_code for answer in answers] == [200, 429, 200]
     assert (answers[1].json()["code"], answers[1]["Retry-After"]) == ("fold_backlog_full", "10")
     assert UsageEvent.objects.count() == 4
+
+
+def test_what_is_counted_exactly_waits_for_the_fold_too(client: Client, settings: Any) -> None:
+    make.meter(aggregation=Meter.Aggregation.UNIQUE, value_path="seconds")
+    make.subject("project-1")
+    headers = {"Authorization": f"Bearer {make_accounts.api_key('events:write').secret}"}
+    moment = (timezone.now() - timedelta(minutes=5)).isoformat()
+    three_values = json.dumps([make.event(time=moment, seconds=number) for number in range(3)]).encode()
+    settings.INGEST_BACKLOG_LIMIT = 3
+
+    answers = []
+    for _ in range(2):
+        admission.backlog.forget()
+        answers.append(client.post(EVENTS, three_values, content_type="application/json", headers=headers).status_code)
+    admission.backlog.forget()
+
+    assert answers == [200, 429]
