@@ -41,7 +41,7 @@ def _usage(places: _Places) -> list[Item | None]:
         places.page("Quarantine", "report", "metering:quarantine", see),
         places.page("Completeness", "rule", "metering:completeness", see),
         places.page("Retention", "inventory_2", "metering:retention", see),
-        places.records("Meters", "speed", "metering.meter", see),
+        places.page("Meters", "speed", "metering:meters", see, "/usage/back-fills/", "/admin/metering/meter/"),
         places.records("Subjects", "badge", "metering.subjectassignment", see),
         places.records("File mappings", "table_chart", "metering.usagefilemapping", Permission.LOAD_USAGE),
     ]

@@ -17,7 +17,17 @@ from accounts.models import Customer
 from accounts.periods import PeriodInvalid
 from metering import attribution, storage, stored_events
 from metering.aggregations import SLOT, Latest, Slots, State, joined, quantity_of, slots_in
-from metering.counting import EXACT, Contribution, MeterRule, Ownership, Problem, Reason, contribution, version_at
+from metering.counting import (
+    EXACT,
+    Contribution,
+    MeterRule,
+    Ownership,
+    Problem,
+    Reason,
+    contribution,
+    plain,
+    version_at,
+)
 from metering.events import Event
 from metering.meters import MeterReading, draft_rule, rule_of
 from metering.models import Meter, QuarantinedEvent
@@ -51,6 +61,11 @@ class Example(NamedTuple):
     part: str
     dimensions: Mapping[str, str | None]
     detail: str
+
+    @property
+    def shown(self) -> str:
+        """The value with every digit and no exponent."""
+        return "" if self.value is None else plain(self.value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from metering import clearance_views, completeness_views, file_views, retention_views, views
+from metering import clearance_views, completeness_views, file_views, meter_views, retention_views, views
 
 app_name = "metering"
 urlpatterns = [
@@ -10,6 +10,14 @@ urlpatterns = [
     path("usage/completeness/hour/", completeness_views.hour_page, name="completeness-hour"),
     path("usage/completeness/findings/", completeness_views.findings_list, name="findings"),
     path("usage/completeness/acknowledge/", completeness_views.acknowledge, name="acknowledge"),
+    path("usage/meters/", meter_views.meter_list, name="meters"),
+    path("usage/meters/new/", meter_views.define_page, name="define-meter"),
+    path("usage/meters/try/", meter_views.try_draft, name="try-meter"),
+    path("usage/meters/<int:meter_id>/", meter_views.meter_page, name="meter"),
+    path("usage/meters/<int:meter_id>/version/", meter_views.version_page, name="meter-version"),
+    path("usage/meters/<int:meter_id>/change/", meter_views.change, name="change-meter"),
+    path("usage/meters/<int:meter_id>/back-fill/", meter_views.ask_backfill, name="ask-backfill"),
+    path("usage/back-fills/<int:backfill_id>/", meter_views.backfill_page, name="backfill"),
     path("usage/quarantine/", views.quarantine_page, name="quarantine"),
     path("usage/quarantine/group/", views.quarantine_group, name="quarantine-group"),
     path("usage/quarantine/rule/", clearance_views.rule_page, name="quarantine-rule"),

@@ -44,6 +44,8 @@ _TONES: Mapping[str, str] = {
     "dropped": "info",
     "detached": "info",
     "planned": "wait",
+    "running": "wait",
+    "scheduled": "info",
     "exported": "wait",
     "restoring": "wait",
     "accepted": "good",
