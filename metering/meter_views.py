@@ -247,7 +247,6 @@ def ask_backfill(request: StaffRequest, meter_id: int) -> HttpResponseBase:
         reason=request.POST.get("reason", ""),
         limit=meter_backfill.EVENTS_WITHOUT_APPROVAL,
         reasons=dict(QuarantinedEvent.Reason.choices),
-        http_status=200,
         **shown,
     )
 
@@ -285,7 +284,7 @@ def _backfill_preview(request: StaffRequest, meter: Meter, days: meter_forms.Day
 def backfill_page(request: StaffRequest, backfill_id: int) -> HttpResponseBase:
     """Show how far a back-fill has got and what became of the events."""
     backfill = get_object_or_404(MeterBackfill.objects.select_related("meter", "requested_by"), pk=backfill_id)
-    context = {
+    context: dict[str, Any] = {
         "backfill": backfill,
         "percent": min(backfill.read * 100 // max(backfill.expected, 1), 100),
         "waiting": meter_backfill.waiting_of(meter=backfill.meter, start=backfill.starts_at, end=backfill.ends_at),

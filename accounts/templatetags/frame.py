@@ -44,7 +44,6 @@ _TONES: Mapping[str, str] = {
     "dropped": "info",
     "detached": "info",
     "planned": "wait",
-    "running": "wait",
     "scheduled": "info",
     "exported": "wait",
     "restoring": "wait",
