@@ -40,12 +40,9 @@ class Oddity(NamedTuple):
 # place. A median of n weeks of which some saw nothing: their zeros stand between what is below and what is above.
 _USUAL_WEEK = """
     place AS (
-        SELECT place, max(hour) AS last_at, max(pause) AS pause, count(*) AS hours,
+        SELECT place, max(hour) AS last_at, count(*) AS hours,
                least(%(weeks)s, floor(extract(epoch FROM %(start)s - min(hour)) / 604800))::int AS weeks
-        FROM (
-            SELECT place, hour, hour - lag(hour) OVER (PARTITION BY place ORDER BY hour) AS pause FROM known
-        ) AS step
-        GROUP BY place
+        FROM known GROUP BY place
     ), seen AS (
         SELECT place, slot, weeks, array_agg(count ORDER BY count) AS counts, array_agg(sum ORDER BY sum) AS sums,
                weeks - count(*)::int AS zeros, (count(*) FILTER (WHERE sum < 0))::int AS below,
@@ -62,9 +59,15 @@ _USUAL_WEEK = """
                     ELSE sums[middle - zeros] END AS usual_sum
         FROM seen
     ), silent AS (
-        SELECT place, last_at + interval '1 hour' AS since FROM place
-        WHERE weeks < %(weeks_at_least)s AND hours >= %(fewest)s
-          AND %(end)s - last_at - interval '1 hour' > greatest(interval '24 hours', 2 * pause)
+        SELECT place, last_at + interval '1 hour' AS since
+        FROM (
+            SELECT place, last_at, hour - lag(hour) OVER (PARTITION BY place ORDER BY hour) AS pause
+            FROM known JOIN place USING (place)
+            WHERE weeks < %(weeks_at_least)s AND hours >= %(fewest)s
+              AND last_at + interval '25 hours' < %(end)s
+        ) AS step
+        GROUP BY place, last_at
+        HAVING %(end)s - last_at - interval '1 hour' > 2 * max(pause)
     )
 """
 
