@@ -123,6 +123,7 @@ def request_approval(
     summary: Mapping[str, Any],
     amount: Decimal | None = None,
     currency: str = "",
+    size: Decimal | None = None,
     reason: str = "",
     actor: Actor,
     at: datetime,
@@ -131,7 +132,8 @@ def request_approval(
 
     To be called by the verb that submits the subject, after it has checked the actor's permission and locked the
     subject. Asking again for the same content by the same person returns the pending request. `amount` (in `currency`)
-    chooses the policy, which is copied into the request: a later policy does not change what was agreed.
+    chooses the policy, which is copied into the request: a later policy does not change what was agreed. What is not
+    measured in money has a `size` instead, such as a number of events.
 
     Raises: ApprovalNeedsAPerson, ApprovalAlreadyPending, ApprovalKindUnknown.
     """
@@ -145,7 +147,7 @@ def request_approval(
             return pending
         raise ApprovalAlreadyPending
 
-    policy = policy_for(kind=kind, amount=amount)
+    policy = policy_for(kind=kind, amount=amount if size is None else size)
     request = ApprovalRequest(
         kind=kind,
         subject_id=subject_id,

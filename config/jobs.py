@@ -74,6 +74,11 @@ beat_schedule = {
         "schedule": 60.0,
         "options": {"expires": 60},
     },
+    "apply corrections of usage": {
+        "task": "metering.tasks.apply_corrections",
+        "schedule": 20.0,
+        "options": {"expires": 20},
+    },
     "sweep up usage files": {"task": "metering.tasks.sweep_files", "schedule": 20.0, "options": {"expires": 20}},
     "count earlier events in new meters": {
         "task": "metering.tasks.back_fill_meters",

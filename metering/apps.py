@@ -13,3 +13,6 @@ class MeteringConfig(AppConfig):
         """Make the approvals of erasures and back-fills known; their modules need the models, which exist only now."""
         import_module("metering.erasure")
         import_module("metering.meter_backfill")
+        """Make known what is approved here; the modules need the models, which exist only now."""
+        import_module("metering.erasure")
+        import_module("metering.corrections")

@@ -408,3 +408,67 @@ class ClearanceNotRunning(CountinghouseError):
     """The clearance has ended."""
 
     code = "clearance_not_running"
+class CorrectionUnknown(CountinghouseError):
+    """There is no such correction."""
+
+    code = "correction_unknown"
+
+
+class CorrectionNeedsReason(CountinghouseError):
+    """Usage is corrected for a reason, and it was not given."""
+
+    code = "correction_needs_reason"
+
+
+class CorrectionSelectsNothing(CountinghouseError):
+    """No event that counts is chosen: narrow or widen what the correction is about."""
+
+    code = "correction_selects_nothing"
+
+
+class CorrectionSelectionInvalid(CountinghouseError):
+    """Some of the events that were named cannot be corrected."""
+
+    code = "correction_selection_invalid"
+
+
+class CorrectionFileInvalid(CountinghouseError):
+    """The file of events to be corrected cannot be read."""
+
+    code = "correction_file_invalid"
+
+
+class CorrectionTooLarge(CountinghouseError):
+    """A correction is about one million events at most; ask for several."""
+
+    code = "correction_too_large"
+
+
+class CorrectionNotDraft(CountinghouseError):
+    """The correction was submitted or dropped: it is no draft any more."""
+
+    code = "correction_not_draft"
+
+
+class CorrectionNotPreviewed(CountinghouseError):
+    """A correction is previewed before it is submitted."""
+
+    code = "correction_not_previewed"
+
+
+class CorrectionNotCountable(CountinghouseError):
+    """What should take the place of the events could not be counted; nothing was changed."""
+
+    code = "correction_not_countable"
+
+
+class CorrectionNotApplied(CountinghouseError):
+    """Only an applied correction that is no revert itself can be reverted."""
+
+    code = "correction_not_applied"
+
+
+class CorrectionAlreadyReverted(CountinghouseError):
+    """This correction is reverted already, or its revert is under way."""
+
+    code = "correction_already_reverted"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+import logging
 
 from celery import shared_task
 from django.utils import timezone
@@ -19,6 +20,11 @@ from metering import (
     usage_files,
 )
 from metering.errors import BackfillNotReadable
+from accounts.access import Actor
+from metering import correction_work, corrections, file_work, partitions, receipts, retention_jobs, rollups, usage_files
+from metering.errors import CorrectionNotCountable
+
+logger = logging.getLogger(__name__)
 
 _DELTAS_AT_ONCE = 50_000
 _ROUNDS = 20
@@ -81,3 +87,15 @@ def back_fill_meters() -> None:
         with suppress(BackfillNotReadable):
             while meter_backfill.count_chunk(backfill_id=backfill_id, at=timezone.now()) and time.monotonic() < end:
                 pass
+@shared_task  # type: ignore[untyped-decorator]  # celery comes without types
+def apply_corrections() -> None:
+    """Apply approved corrections; what is not done in one task's time goes on in the next one."""
+    actor = Actor.system("corrections")
+    for correction_id in corrections.due():
+        for _ in range(_ROUNDS):
+            try:
+                if not correction_work.apply_some(correction_id=correction_id, actor=actor, at=timezone.now()):
+                    break
+            except CorrectionNotCountable:
+                logger.warning("correction %s cannot go on", correction_id, exc_info=True)
+                break

@@ -1,6 +1,7 @@
 """How much usage the API's door takes at once; beyond that it answers 429, and senders come again (docs/running.md)."""
 
 import os
+from decimal import Decimal
 
 INGEST_BODY_LIMIT_BYTES = 16 * 1024 * 1024
 # Of one process. More than there are processors only makes each slower; threads beyond these answer everything else.
@@ -16,3 +17,7 @@ INGEST_BACKLOG_LIMIT = int(os.environ.get("INGEST_BACKLOG_LIMIT") or 5_000_000)
 
 # An upload is kept in the database until it is loaded.
 USAGE_FILE_LIMIT_BYTES = int(os.environ.get("USAGE_FILE_LIMIT_BYTES") or 1024 * 1024 * 1024)
+
+# A correction of more events than this, or of a greater part of any month's quantity, takes a second person.
+USAGE_CORRECTION_FREE_EVENTS = int(os.environ.get("USAGE_CORRECTION_FREE_EVENTS") or 10)
+USAGE_CORRECTION_FREE_SHARE = Decimal(os.environ.get("USAGE_CORRECTION_FREE_SHARE") or "0.01")

@@ -3,6 +3,7 @@
 from metering.models.backfills import MeterBackfill
 from metering.models.clearances import QuarantineClearance
 from metering.models.completeness import Acknowledgement, ControlTotal, UsageReceipt, UsageReceiptHour
+from metering.models.corrections import UsageCorrection, UsageCorrectionItem
 from metering.models.files import UsageFile, UsageFileBatch, UsageFileMapping, UsageFilePart, UsageFileRefusal
 from metering.models.kafka import KafkaPartition
 from metering.models.meters import Meter, MeterVersion
@@ -42,6 +43,8 @@ __all__ = [
     "SubjectAssignment",
     "UsageAmendment",
     "UsageBatch",
+    "UsageCorrection",
+    "UsageCorrectionItem",
     "UsageDelta",
     "UsageErasure",
     "UsageEvent",

@@ -14,7 +14,7 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.expressions import RawSQL
 
-from accounts.triggers import append_only, refuse, refuse_truncate
+from accounts.triggers import append_only, refusal, refuse, refuse_truncate
 
 _EVENT_IS_A_FACT = "An accepted event is a fact: it never changes."
 
@@ -301,6 +301,28 @@ class UsageEvent(models.Model):
         return f"{self.source} {self.event_id}"
 
 
+_COUNTS_ONCE_OR_NOT = f"""
+    SELECT series_ids INTO own FROM usage_event
+    WHERE customer_id = NEW.customer_id AND time = NEW.time AND key = NEW.key FOR NO KEY UPDATE;
+    IF own IS NULL THEN
+        {refusal("amendment_is_of_an_event", "Only an event that is here can be amended.")}
+    END IF;
+    IF EXISTS (
+        SELECT FROM (
+            SELECT series_id, count(*) AS times FROM unnest(NEW.series_ids) AS named(series_id) GROUP BY series_id
+        ) AS wanted
+        WHERE times > 1 OR NEW.sign + (wanted.series_id = ANY(own))::int + coalesce((
+            SELECT sum(sign) FROM usage_amendment AS earlier
+            WHERE earlier.customer_id = NEW.customer_id AND earlier.time = NEW.time AND earlier.key = NEW.key
+              AND wanted.series_id = ANY(earlier.series_ids)
+        ), 0) NOT IN (0, 1)
+    ) THEN
+        {refusal("amended_event_counts_once_or_not", "An event counts in a series once or not at all.")}
+    END IF;
+    RETURN NEW;
+"""  # noqa: S608 -- built from constants
+
+
 class UsageAmendment(models.Model):
     """What was decided later about an accepted event: it counts in these series no more (-1), or in these too (+1).
 
@@ -322,7 +344,17 @@ class UsageAmendment(models.Model):
             models.CheckConstraint(condition=Q(sign__in=[-1, 1]), name="amendment_takes_away_or_adds"),
             models.CheckConstraint(condition=Q(series_ids__len__gt=0), name="amendment_names_its_series"),
         )
-        triggers = append_only("usage_amendment", sentence="An amendment is a fact: it is amended, never changed.")
+        triggers = (
+            *append_only("usage_amendment", sentence="An amendment is a fact: it is amended, never changed."),
+            # The event's row is locked, so that of two who amend it at once the second sees what the first did.
+            pgtrigger.Trigger(
+                name="amended_event_counts_once_or_not",
+                when=pgtrigger.Before,
+                operation=pgtrigger.Insert,
+                declare=[("own", "bigint[]")],
+                func=_COUNTS_ONCE_OR_NOT,
+            ),
+        )
 
     def __str__(self) -> str:
         return f"{self.sign:+d} {self.key}"
