@@ -78,16 +78,23 @@ _COUNTED = """
         JOIN metering_meter meter ON meter.id = series.meter_id
         GROUP BY 1, 2, 3
     ), unseen AS (
-        SELECT considered.contract_id, considered.period, series.meter_id, count(*) AS events
+        SELECT considered.contract_id, considered.period, series.meter_id,
+               count(*) FILTER (WHERE fact.sign > 0) AS events, count(*) FILTER (WHERE fact.sign < 0) AS taken_back
         FROM considered
         JOIN metering_usagebatch batch
           ON batch.transaction_id >= pg_snapshot_xmin(considered.snapshot)::text::bigint
          AND batch.earliest_at < upper(considered.service)
          AND NOT pg_visible_in_snapshot(batch.transaction_id::text::xid8, considered.snapshot)
-        JOIN usage_event event ON event.batch_id = batch.id AND event.customer_id = considered.customer_id
-         AND event.time >= lower(considered.service) AND event.time < upper(considered.service)
-        CROSS JOIN LATERAL unnest(event.series_ids) series_id
-        JOIN usage_series series ON series.customer_id = considered.customer_id AND series.id = series_id
+        CROSS JOIN LATERAL (
+            SELECT unnest(series_ids) AS series_id, 1 AS sign FROM usage_event
+            WHERE batch_id = batch.id AND customer_id = considered.customer_id
+              AND time >= lower(considered.service) AND time < upper(considered.service)
+            UNION ALL
+            SELECT unnest(series_ids), sign FROM usage_amendment
+            WHERE batch_id = batch.id AND customer_id = considered.customer_id
+              AND time >= lower(considered.service) AND time < upper(considered.service)
+        ) fact
+        JOIN usage_series series ON series.customer_id = considered.customer_id AND series.id = fact.series_id
         GROUP BY 1, 2, 3
     )
 """
@@ -107,7 +114,7 @@ RULES: tuple[Rule, ...] = (
                 WHERE meter_id IS NOT NULL GROUP BY 1, 2, 3
             ) billed USING (contract_id, period, meter_id)
             LEFT JOIN unseen USING (contract_id, period, meter_id)
-            WHERE coalesce(billed.events, 0) > coalesce(counted.events, 0)
+            WHERE coalesce(billed.events, 0) > coalesce(counted.events, 0) + coalesce(unseen.taken_back, 0)
                OR coalesce(billed.events, 0) < coalesce(counted.events, 0) - coalesce(unseen.events, 0)
         """,  # noqa: S608 -- built from constants
     ),

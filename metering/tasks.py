@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import suppress
-import logging
 
 from celery import shared_task
 from django.utils import timezone
@@ -21,8 +21,18 @@ from metering import (
 )
 from metering.errors import BackfillNotReadable
 from accounts.access import Actor
-from metering import correction_work, corrections, file_work, partitions, receipts, retention_jobs, rollups, usage_files
-from metering.errors import CorrectionNotCountable
+from metering import (
+    correction_work,
+    corrections,
+    file_work,
+    meter_backfill,
+    partitions,
+    receipts,
+    retention_jobs,
+    rollups,
+    usage_files,
+)
+from metering.errors import BackfillNotReadable, CorrectionNotCountable
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +97,8 @@ def back_fill_meters() -> None:
         with suppress(BackfillNotReadable):
             while meter_backfill.count_chunk(backfill_id=backfill_id, at=timezone.now()) and time.monotonic() < end:
                 pass
+
+
 @shared_task  # type: ignore[untyped-decorator]  # celery comes without types
 def apply_corrections() -> None:
     """Apply approved corrections; what is not done in one task's time goes on in the next one."""

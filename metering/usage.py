@@ -397,6 +397,15 @@ _UNSEEN = """
         WHERE event.batch_id >= (SELECT min(id) FROM batch)
           AND event.type IN (SELECT event_type FROM metering_meter WHERE aggregation = 'gauge')
           AND event.time < (SELECT max(starts_at) FROM asked)
+        UNION ALL
+        SELECT amended.customer_id, amended.time, batch.transaction_id, EXISTS (
+            SELECT FROM usage_series AS series JOIN metering_meter AS meter ON meter.id = series.meter_id
+            WHERE series.customer_id = amended.customer_id AND series.id = ANY(amended.series_ids)
+              AND meter.aggregation = 'gauge'
+        )
+        FROM usage_amendment AS amended JOIN batch ON batch.id = amended.batch_id
+        WHERE amended.batch_id >= (SELECT min(id) FROM batch)
+          AND amended.time < (SELECT max(ends_at) FROM asked)
     )
     SELECT position FROM asked WHERE EXISTS (
         SELECT 1 FROM late
@@ -411,7 +420,7 @@ _UNSEEN = """
 def windows_with_unseen_usage(windows: Sequence[UnseenWindow]) -> list[int]:
     """Return the positions of the windows whose customer has usage in them that the snapshot did not see.
 
-    The answer is exact whatever the order in which batches committed; a reading of a level from before a window counts
+    A correction is usage of its events' time. The answer is exact whatever the order in which batches committed; a reading of a level from before a window counts
     as usage of it, for its level may hold there.
     """
     rows = _fetch(

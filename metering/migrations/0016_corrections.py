@@ -10,7 +10,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('metering', '0012_kafka_lag'),
+        ('metering', '0015_back_fills'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
