@@ -420,8 +420,8 @@ _UNSEEN = """
 def windows_with_unseen_usage(windows: Sequence[UnseenWindow]) -> list[int]:
     """Return the positions of the windows whose customer has usage in them that the snapshot did not see.
 
-    A correction is usage of its events' time. The answer is exact whatever the order in which batches committed; a reading of a level from before a window counts
-    as usage of it, for its level may hold there.
+    A correction is usage of its events' time. The answer is exact whatever the order in which batches committed; a
+    reading of a level from before a window counts as usage of it, for its level may hold there.
     """
     rows = _fetch(
         _UNSEEN,

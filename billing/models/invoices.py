@@ -267,7 +267,10 @@ class InvoiceLine(models.Model):
                 condition=Q(kind__in=["usage", "fee", "late_usage"]),
                 name="invoice_line_kind_is_known",
             ),
-            models.CheckConstraint(condition=Q(event_count__gte=0), name="invoice_line_event_count_is_not_negative"),
+            # What was voided after its bill comes off on a later one.
+            models.CheckConstraint(
+                condition=Q(event_count__gte=0) | Q(kind="late_usage"), name="only_late_usage_takes_events_back"
+            ),
             models.CheckConstraint(
                 condition=Q(kind="fee") | Q(usage_digest__isnull=False),
                 name="usage_line_has_a_digest",
