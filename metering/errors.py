@@ -408,6 +408,8 @@ class ClearanceNotRunning(CountinghouseError):
     """The clearance has ended."""
 
     code = "clearance_not_running"
+
+
 class CorrectionUnknown(CountinghouseError):
     """There is no such correction."""
 

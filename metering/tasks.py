@@ -9,19 +9,9 @@ from contextlib import suppress
 from celery import shared_task
 from django.utils import timezone
 
-from metering import (
-    clearances,
-    file_work,
-    meter_backfill,
-    partitions,
-    receipts,
-    retention_jobs,
-    rollups,
-    usage_files,
-)
-from metering.errors import BackfillNotReadable
 from accounts.access import Actor
 from metering import (
+    clearances,
     correction_work,
     corrections,
     file_work,

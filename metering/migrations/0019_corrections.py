@@ -10,7 +10,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('metering', '0015_back_fills'),
+        ('metering', '0018_quarantine_by_rule'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
