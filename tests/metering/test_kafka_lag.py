@@ -216,6 +216,10 @@ def test_a_search_that_finds_no_partition_says_so() -> None:
     assert "Nothing fits" in nothing
 
 
+def test_who_may_not_see_usage_does_not_see_where_it_comes_from() -> None:
+    assert signed_in().get("/usage/kafka/").status_code == 403
+
+
 def test_the_pages_ask_the_database_as_often_for_fifty_partitions_as_for_one() -> None:
     client = signed_in(Role.SUPPORT)
     seen(1)
