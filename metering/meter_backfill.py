@@ -4,8 +4,8 @@ A back-fill is a row; workers take it up, and each chunk is one transaction that
 has read. So it goes on where it was left whatever dies, and nothing is counted twice: an event that counts in a series
 already is left as it is. Events that come in meanwhile are counted by the meter as they come.
 
-The order of locks is the back-fill, the limits of series, series, the fold: after those of ingestion and as in
-corrections, so that none of them waits for another in a ring.
+The order of locks is the back-fill, events, the limits of series, series: as in ingestion and in corrections, so that
+none of them waits for another in a ring.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID
 
 import psycopg
@@ -26,8 +26,8 @@ from accounts.constraints import named
 from accounts.models import ApprovalRequest
 from accounts.periods import PeriodInvalid
 from accounts.validation import require_reason
-from metering import retention, rollups, series, storage, stored_events
-from metering.counting import Contribution, Counted, MeterRule, Problem, Reason, SeriesKey, contribution, version_at
+from metering import retention, series, storage, stored_events
+from metering.counting import Counted, MeterRule, Problem, Reason, SeriesKey, contribution, version_at
 from metering.errors import BackfillNotReadable, BackfillOpen, BackfillUnknown, MeterRests, MeterUnknown
 from metering.meters import rule_of
 from metering.models import Meter, MeterBackfill, QuarantinedEvent, UsageBatch
@@ -128,83 +128,63 @@ def count_chunk(*, backfill_id: int, limit: int = EVENTS_AT_ONCE, at: datetime) 
     backfill = running.filter(pk=backfill_id, status=Status.RUNNING).first()
     if backfill is None or _senders_from_before(backfill):
         return False
-    _require_readable(backfill.starts_at, backfill.ends_at)
     meter = Meter.objects.get(pk=backfill.meter_id)
-    events = stored_events.by_customer(
+    found = stored_events.by_customer(
         event_type=meter.event_type,
         start=backfill.starts_at,
         end=backfill.ends_at,
         after=_place(backfill),
         limit=limit,
     )
+    # Asked once the tables were read, from when on no month of them can go.
+    _require_readable(backfill.starts_at, backfill.ends_at)
+    events = stored_events.hold(found)
+    tally: Counter[str] = Counter()
     with connection.wrap_database_errors, storage.server_side_cursor() as cursor:
-        sorted_ = _sort(events, rule_of(meter))
-        named_series = series.ids_of(cursor, {item.parts[0].series for item in sorted_.counted})
-        _hold_folding()
-        _count(cursor, backfill, sorted_, named_series, events=events, at=at)
-    _move_on(backfill, events, sorted_.tally, is_last=len(events) < limit, at=at)
+        countable = _countable(events, rule_of(meter), tally)
+        named_series = series.ids_of(cursor, {item.parts[0].series for item, _ in countable})
+        new = _new(countable, named_series, tally)
+        if new:
+            _write(cursor, backfill, new, named_series.ids, at=at)
+    _move_on(backfill, events, tally, is_last=len(found) < limit, at=at)
     return backfill.status == Status.RUNNING
 
 
-class _Sorted(NamedTuple):
-    """Events by what becomes of them; each that is counted has one part, that of the meter."""
-
-    counted: list[Counted]
-    tally: Counter[str]
-
-
-def _sort(events: Sequence[StoredEvent], rule: MeterRule) -> _Sorted:
-    counted: list[Counted] = []
-    tally: Counter[str] = Counter()
+def _countable(
+    events: Sequence[StoredEvent], rule: MeterRule, tally: Counter[str]
+) -> list[tuple[Counted, frozenset[int]]]:
+    """Return the events that the meter reads, each with one part and the series that it counts in already."""
+    countable = []
     for stored in events:
-        result = _judged(stored, rule)
-        if result is None:
+        # An event of before the first version counts by that one: the very thing that is asked for here.
+        version = version_at(rule, stored.event.time) or rule.versions[-1]
+        result = contribution(rule, version, stored.event, stored.customer_id)
+        if not stored.counts_in:
+            tally["voided"] += 1
+        elif result is None:
             tally["left_out"] += 1
         elif isinstance(result, Problem):
             tally[result.reason] += 1
         else:
-            counted.append(Counted(stored.event, stored.customer_id, [result]))
-    return _Sorted(counted, tally)
+            countable.append((Counted(stored.event, stored.customer_id, [result]), stored.counts_in))
+    return countable
 
 
-def _judged(stored: StoredEvent, rule: MeterRule) -> Contribution | Problem | None:
-    # An event of before the first version counts by that one: the very thing that is asked for here.
-    version = version_at(rule, stored.event.time) or rule.versions[-1]
-    return contribution(rule, version, stored.event, stored.customer_id)
-
-
-def _hold_folding() -> None:
-    with connection.cursor() as cursor:
-        rollups.hold_folding(cursor)
-
-
-def _count(
-    cursor: psycopg.Cursor[Any],
-    backfill: MeterBackfill,
-    found: _Sorted,
-    named_series: series.NamedSeries,
-    *,
-    events: Sequence[StoredEvent],
-    at: datetime,
-) -> None:
-    """Write what the events add, but for those that count in the series already, were voided, or have no room."""
-    # Asked only now: nobody amends events while the fold is held.
-    counts_in = stored_events.read_again(events)
-    new: list[Counted] = []
-    for item in found.counted:
-        present = counts_in[item.event.key]
+def _new(
+    countable: Sequence[tuple[Counted, frozenset[int]]], named_series: series.NamedSeries, tally: Counter[str]
+) -> list[Counted]:
+    """Return those that do not count in the meter yet and have room in it."""
+    new = []
+    for item, counts_in in countable:
         key = item.parts[0].series
-        if not present:
-            found.tally["voided"] += 1
-        elif key in named_series.over_limit:
-            found.tally[Reason.TOO_MANY_SERIES] += 1
-        elif named_series.ids[key] in present:
-            found.tally["counted_before"] += 1
+        if key in named_series.over_limit:
+            tally[Reason.TOO_MANY_SERIES] += 1
+        elif named_series.ids[key] in counts_in:
+            tally["counted_before"] += 1
         else:
             new.append(item)
-    found.tally["counted"] += len(new)
-    if new:
-        _write(cursor, backfill, new, named_series.ids, at=at)
+    tally["counted"] += len(new)
+    return new
 
 
 def _write(

@@ -117,7 +117,7 @@ def names_in(event_type: str) -> list[NameSeen]:
     found: dict[str, NameSeen] = {}
     for each in data:
         for name, value in _flat(each):
-            found.setdefault(name, NameSeen(name, str(value)[:60], _is_number(value)))
+            found.setdefault(name, NameSeen(name, _text(value)[:60], _is_number(value)))
     return [found[name] for name in sorted(found)]
 
 
@@ -129,6 +129,10 @@ def _flat(data: dict[str, Any], prefix: str = "") -> list[tuple[str, object]]:
         elif not isinstance(value, list) and value is not None:
             found.append((f"{prefix}{name}", value))
     return found
+
+
+def _text(value: object) -> str:
+    return ("true" if value else "false") if isinstance(value, bool) else str(value)
 
 
 def _is_number(value: object) -> bool:

@@ -65,11 +65,18 @@ _BY_CUSTOMER = f"""
     ) {_COUNTS_IN} ORDER BY customer_id, time, key
 """  # noqa: S608 -- built from constants
 
+# In order, as corrections do, so that nobody waits in a ring.
+_HOLD = """
+    SELECT FROM unnest(%s::bigint[], %s::timestamptz[], %s::uuid[]) AS asked(customer_id, time, key)
+    JOIN usage_event AS event USING (customer_id, time, key)
+    ORDER BY customer_id, time, key FOR NO KEY UPDATE OF event
+"""
+
 _ALIKE = f"""
     WITH found AS MATERIALIZED (
         SELECT {_EVENT} FROM unnest(%s::bigint[], %s::timestamptz[], %s::uuid[]) AS asked(customer_id, time, key)
         JOIN usage_event USING (customer_id, time, key)
-    ) {_COUNTS_IN}
+    ) {_COUNTS_IN} ORDER BY customer_id, time, key
 """  # noqa: S608 -- built from constants
 
 _LATEST = f"""
@@ -110,11 +117,14 @@ def by_customer(*, event_type: str, start: datetime, end: datetime, after: Place
     return _read(_BY_CUSTOMER, [event_type, start, end, *after, limit])
 
 
-def read_again(events: Sequence[StoredEvent]) -> dict[str, frozenset[int]]:
-    """Return what these events count in as of now, by key."""
-    customers = [each.customer_id for each in events]
-    times, keys = [each.event.time for each in events], [each.event.key for each in events]
-    return {each.event.key: each.counts_in for each in _read(_ALIKE, [customers, times, keys])}
+def hold(events: Sequence[StoredEvent]) -> list[StoredEvent]:
+    """Return these events as they count by now, and let nobody else amend them until the transaction ends."""
+    places = [(each.customer_id, each.event.time, each.event.key) for each in events]
+    columns = [list(column) for column in zip(*places, strict=True)] if places else [[], [], []]
+    with connection.cursor() as cursor:
+        cursor.execute(_HOLD, columns)
+    # Another statement, so that it sees what was committed while this transaction waited.
+    return _read(_ALIKE, columns)
 
 
 def latest_of_type(*, event_type: str, limit: int) -> list[StoredEvent]:
