@@ -2,7 +2,15 @@
 
 from django.urls import path
 
-from metering import clearance_views, completeness_views, file_views, meter_views, retention_views, views
+from metering import (
+    clearance_views,
+    completeness_views,
+    correction_views,
+    file_views,
+    meter_views,
+    retention_views,
+    views,
+)
 
 app_name = "metering"
 urlpatterns = [
@@ -31,6 +39,12 @@ urlpatterns = [
     path("usage/quarantine/rule/<int:clearance_id>/stop/", clearance_views.stop, name="stop-clearance"),
     path("usage/quarantine/release/", views.release, name="release"),
     path("usage/quarantine/discard/", views.discard, name="discard"),
+    path("usage/corrections/", correction_views.correction_list, name="corrections"),
+    path("usage/corrections/new/", correction_views.new_correction, name="new-correction"),
+    path("usage/corrections/<int:correction_id>/", correction_views.correction_page, name="correction"),
+    path("usage/corrections/<int:correction_id>/submit/", correction_views.submit, name="submit-correction"),
+    path("usage/corrections/<int:correction_id>/drop/", correction_views.drop, name="drop-correction"),
+    path("usage/corrections/<int:correction_id>/revert/", correction_views.revert, name="revert-correction"),
     path("usage/kafka/", views.kafka_page, name="kafka"),
     path("usage/files/", file_views.file_list, name="files"),
     path("usage/files/receive/", file_views.receive_file, name="receive-file"),

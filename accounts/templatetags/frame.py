@@ -48,6 +48,7 @@ _TONES: Mapping[str, str] = {
     "exported": "wait",
     "restoring": "wait",
     "accepted": "good",
+    "applied": "good",
     "loading": "info",
     "running": "info",
     "quarantined": "wait",
