@@ -20,7 +20,7 @@ import psycopg
 from django.db import connection, transaction
 from django.urls import reverse
 
-from accounts import approvals, audit
+from accounts import approvals, audit, nudges
 from accounts.access import Actor, Permission
 from accounts.constraints import named
 from accounts.models import ApprovalRequest
@@ -34,6 +34,7 @@ from metering.models import Meter, MeterBackfill, QuarantinedEvent, UsageBatch
 from metering.stored_events import Place, StoredEvent
 
 APPROVAL_KIND: Final = "meter_backfill"
+BACK_FILL_METERS: Final = "metering.tasks.back_fill_meters"
 # One that reads more needs a second person, for it changes what many bills say.
 EVENTS_WITHOUT_APPROVAL: Final = 1_000
 EVENTS_AT_ONCE: Final = 5_000
@@ -108,6 +109,8 @@ def request_backfill(
         reason=backfill.reason,
         data=_content(backfill.pk),
     )
+    if backfill.status == Status.RUNNING:
+        nudges.nudge(BACK_FILL_METERS)
     return backfill
 
 
@@ -320,6 +323,7 @@ def _lock(backfill_id: int) -> None:
 def _on_approved(*, subject_id: int, request: ApprovalRequest, actor: Actor, at: datetime) -> None:
     del request
     _step(subject_id, Status.RUNNING, verb="meter_backfill.begun", actor=actor, at=at)
+    nudges.nudge(BACK_FILL_METERS)
 
 
 def _on_refused(*, subject_id: int, request: ApprovalRequest, actor: Actor, at: datetime) -> None:

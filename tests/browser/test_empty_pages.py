@@ -21,6 +21,7 @@ EMPTY_STATES = {
     "/usage/batches/": "",
     "/usage/quarantine/": "",
     "/usage/completeness/": "Nothing came in, and nothing was stated",
+    "/usage/meters/": "No meters yet",
     "/usage/kafka/": "No usage from Kafka",
     "/prices/": "No price book yet",
     "/runs/": "No bill run yet",

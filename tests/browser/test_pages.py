@@ -45,6 +45,12 @@ DEEPER: dict[str, tuple[DemoPerson, list[str]]] = {
     "customer-record": (CONTROLLER, ["/admin/accounts/customer/", "#result_list tbody th a"]),
     "legal-entity-record": (CONTROLLER, ["/admin/accounts/legalentity/", "#result_list tbody th a"]),
     "product-record": (PRODUCT_MANAGER, ["/admin/pricing/product/", "#result_list tbody th a"]),
+    "meter": (PRODUCT_MANAGER, ["/usage/meters/", "main table tbody a.ch-cell-main"]),
+    "meter-version": (
+        PRODUCT_MANAGER,
+        ["/usage/meters/", "main table tbody a.ch-cell-main", "main a[href$='version/']"],
+    ),
+    "meter-form": (PRODUCT_MANAGER, ["/usage/meters/new/"]),
     "meter-record": (PRODUCT_MANAGER, ["/admin/metering/meter/", "#result_list tbody th a"]),
     "contract-record": (CONTROLLER, ["/admin/pricing/contract/", "#result_list tbody th a"]),
     "staff-record": (ADMINISTRATOR, ["/admin/accounts/user/", "#result_list tbody th a"]),
