@@ -13,6 +13,7 @@ class TableRow:
 
     label: str
     values: tuple[str, ...]
+    url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +36,22 @@ def chart(
     series: Mapping[str, Sequence[Decimal]],
     write: Callable[[str, Decimal], str],
     unit: str = "",
+    links: Sequence[str] = (),
 ) -> Chart:
     """Lay figures out; `write` turns a value of a series into the text of the table.
+
+    `links` are addresses, one for each label: a click on its bar, or on its row of the table, leads there.
 
     The browser draws with its own numbers, so a bar may be off by less than a pixel; the table is exact.
     """
     drawn = [{"label": name, "values": [f"{value:f}" for value in values]} for name, values in series.items()]
     rows = tuple(
-        TableRow(label, tuple(write(name, values[index]) for name, values in series.items()))
+        TableRow(
+            label,
+            tuple(write(name, values[index]) for name, values in series.items()),
+            links[index] if links else "",
+        )
         for index, label in enumerate(labels)
     )
-    return Chart(data={"labels": list(labels), "series": drawn, "unit": unit}, names=tuple(series), rows=rows)
+    data = {"labels": list(labels), "series": drawn, "unit": unit, "links": list(links)}
+    return Chart(data=data, names=tuple(series), rows=rows)

@@ -180,7 +180,7 @@ def _store(meter: Meter, ids: list[int]) -> None:
 
 
 def _measure(secret: str, ids: list[int]) -> dict[str, float]:
-    client, random = Client(), Random(1)
+    client, random = Client(SERVER_NAME="localhost"), Random(1)
     times = []
     for number in range(READS + 20):
         start = perf_counter()
@@ -213,7 +213,7 @@ def _read(client: Client, secret: str, customer_id: int, window: str) -> list[di
 
 
 def _require_agreement(secret: str, customer_id: int) -> None:
-    (row,) = _read(Client(), secret, customer_id, "none")
+    (row,) = _read(Client(SERVER_NAME="localhost"), secret, customer_id, "none")
     with connection.cursor() as cursor:
         cursor.execute(_RECOUNT, [customer_id])
         quantity, events = cursor.fetchone()

@@ -36,6 +36,7 @@ def sidebar(request: HttpRequest) -> list[Item]:
 def _usage(places: _Places) -> list[Item | None]:
     see = Permission.VIEW_USAGE
     return [
+        places.page("Explorer", "query_stats", "metering:explorer", see),
         places.page("Load usage", "upload_file", "metering:files", see),
         places.page("Batches", "inventory_2", "metering:batches", see),
         places.page("Quarantine", "report", "metering:quarantine", see),

@@ -6,6 +6,7 @@ from metering import (
     clearance_views,
     completeness_views,
     correction_views,
+    explorer_views,
     file_views,
     meter_views,
     retention_views,
@@ -14,6 +15,8 @@ from metering import (
 
 app_name = "metering"
 urlpatterns = [
+    path("usage/explorer/", explorer_views.explorer, name="explorer"),
+    path("usage/explorer/events/", explorer_views.explorer_events, name="explorer-events"),
     path("usage/completeness/", completeness_views.completeness_page, name="completeness"),
     path("usage/completeness/hour/", completeness_views.hour_page, name="completeness-hour"),
     path("usage/completeness/findings/", completeness_views.findings_list, name="findings"),

@@ -10,7 +10,7 @@ function colourOf(index) {
     return own === 0 && document.documentElement.classList.contains("dark") ? "#2dd4bf" : colours[own];
 }
 
-function chartOptions(kind, stacked, unit, small) {
+function chartOptions(kind, stacked, unit, small, links) {
     const style = getComputedStyle(document.documentElement);
     const dark = document.documentElement.classList.contains("dark");
     const line = style.getPropertyValue(dark ? "--color-base-800" : "--color-base-200").trim();
@@ -22,6 +22,14 @@ function chartOptions(kind, stacked, unit, small) {
         maintainAspectRatio: false,
         animation: false,
         interaction: { mode: "index", intersect: false },
+        onClick: (_event, bars) => {
+            if (bars.length > 0 && links[bars[0].index]) {
+                window.location.assign(links[bars[0].index]);
+            }
+        },
+        onHover: (event, bars) => {
+            event.native.target.style.cursor = bars.length > 0 && links[bars[0].index] ? "pointer" : "default";
+        },
         scales: {
             x: { stacked, grid: { display: false }, border: { color: line }, ticks: { color: text, maxRotation: 0, autoSkip: true, autoSkipPadding: 12 }, display: !small },
             y: { stacked, beginAtZero: true, grid: { color: line }, border: { display: false }, ticks: { color: text, maxTicksLimit: 6, precision: unit === "events" ? 0 : undefined, callback: (value) => short.format(value) }, display: !small, title: { display: Boolean(unit) && !small, text: unit, color: text } },
@@ -57,14 +65,15 @@ function drawCharts(root) {
             barPercentage: 0.9,
             borderRadius: stacked ? 0 : 3,
         }));
-        const chart = new Chart(canvas, { type: kind, data: { labels: data.labels, datasets }, options: chartOptions(kind, stacked, data.unit || "", small) });
-        charts.push({ chart, kind, stacked, unit: data.unit || "", small });
+        const links = data.links || [];
+        const chart = new Chart(canvas, { type: kind, data: { labels: data.labels, datasets }, options: chartOptions(kind, stacked, data.unit || "", small, links) });
+        charts.push({ chart, kind, stacked, unit: data.unit || "", small, links });
     }
 }
 
 function recolour() {
-    for (const { chart, kind, stacked, unit, small } of charts) {
-        chart.options = chartOptions(kind, stacked, unit, small);
+    for (const { chart, kind, stacked, unit, small, links } of charts) {
+        chart.options = chartOptions(kind, stacked, unit, small, links);
         chart.data.datasets.forEach((dataset, index) => Object.assign(dataset, { backgroundColor: colourOf(index), borderColor: colourOf(index) }));
         chart.update("none");
     }
