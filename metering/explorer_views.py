@@ -15,7 +15,7 @@ from django.views.decorators.http import require_GET
 from accounts.access import Permission
 from accounts.errors import CountinghouseError
 from accounts.pages import Crumb, StaffRequest, csv_answer, fragment, page, staff_page
-from metering import usage_explorer
+from metering import retention, usage_explorer
 from metering.event_list import EventQuestion, cursor_text, list_events, read_cursor
 from metering.models import Meter
 from metering.usage_questions import ABSENT, UsageQuestion, customer_asked, period_asked, zone_asked
@@ -30,7 +30,7 @@ def explorer(request: StaffRequest) -> HttpResponseBase:
     at = timezone.now()
     form = usage_explorer.form_of(_words(request), at=at)
     shown, problem = None, ""
-    if form.customer_text and form.meter:
+    if form.customer_text and (form.meter or not form.customer):
         try:
             question = usage_explorer.question_of(form)
             if request.GET.get("format") in {"csv", "parquet"}:
@@ -58,14 +58,15 @@ def explorer(request: StaffRequest) -> HttpResponseBase:
 def explorer_events(request: StaffRequest) -> HttpResponseBase:
     """List the raw events behind a bar or a group, page by page."""
     words = _words(request)
-    events, zone, problem, name = None, "UTC", "", ""
+    events, period, zone, problem, name = None, None, "UTC", "", ""
     try:
         customer = customer_asked(_one(words, "customer"), own_customer_id=None)
         zone, name = zone_asked(_one(words, "time_zone"), customer), customer.name
         meter_code, cursor = _one(words, "meter"), _one(words, "cursor")
+        period = period_asked(words, zone)
         question = EventQuestion(
             customer_id=customer.pk,
-            period=period_asked(words, zone),
+            period=period,
             type=_one(words, "type"),
             source=_one(words, "source"),
             event_id=_one(words, "id"),
@@ -84,6 +85,8 @@ def explorer_events(request: StaffRequest) -> HttpResponseBase:
         found=events,
         following=following,
         zone=zone,
+        period=period,
+        archived=retention.archived_months(period.start, period.end) if period else [],
         problem=problem,
         customer_name=name,
         words={key: values[-1] for key, values in words.items()},

@@ -105,12 +105,12 @@ class Shown:
 
 
 def form_of(words: Words, *, at: datetime) -> Form:
-    """Read what is chosen; what is not is chosen here: the first meter, the month of the latest usage, days."""
+    """Read what is chosen; what is not is chosen here: the meter and the month of the latest usage, and days."""
     customer_text = _one(words, "customer")
     customer = _customer(customer_text)
     meters = list(Meter.objects.order_by("name"))
     meter = next((each for each in meters if each.code == _one(words, "meter")), None)
-    if meter is None and meters:
+    if meter is None and customer and meters:
         meter = _meter_in_use(customer, meters)
     time_zone = _one(words, "time_zone") or (customer.legal_entity.time_zone if customer else "")
     first_on, last_on = _one(words, "first"), _one(words, "last")
@@ -172,7 +172,7 @@ def show(question: UsageQuestion, *, compares: bool, events_url: str, at: dateti
     drawn = [row.label for row in rows[:GROUPS_DRAWN]]
     windows_left_out = len(found.edges) - 1 > WINDOWS_DRAWN
     values = _values(found, drawn)
-    if before and not question.group_by:
+    if before and not question.group_by and whole_before and whole_before.rows:
         values["Period before"] = _values(answer(before, at=at), None).get("", {})
     return Shown(
         question=question,
@@ -317,8 +317,8 @@ def _latest(customer: Customer, meter_id: int | None) -> tuple[int, datetime] | 
     return found
 
 
-def _meter_in_use(customer: Customer | None, meters: Sequence[Meter]) -> Meter:
-    latest = _latest(customer, None) if customer else None
+def _meter_in_use(customer: Customer, meters: Sequence[Meter]) -> Meter:
+    latest = _latest(customer, None)
     return next((each for each in meters if latest and each.pk == latest[0]), meters[0])
 
 

@@ -1,0 +1,168 @@
+"""The usage explorer: what it chooses, shows, compares, exports, and the events behind it."""
+
+from __future__ import annotations
+
+import csv
+from decimal import Decimal
+from http import HTTPStatus
+from io import BytesIO, StringIO
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+
+from accounts.access import Role
+from accounts.models import Customer
+from metering.models import Meter
+from tests import make_accounts
+from tests import make_metering as make
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def acme() -> Customer:
+    customer = make_accounts.customer(code="acme")
+    make.meter(code="gpu", dimensions=["region"])
+    make.subject("project-1", customer=customer)
+    return customer
+
+
+@pytest.fixture
+def analyst(client: Client) -> Client:
+    client.force_login(make_accounts.staff(Role.FINANCE_ANALYST))
+    return client
+
+
+def explore(client: Client, **words: Any) -> Any:
+    return client.get(reverse("metering:explorer"), {"customer": "acme", **words})
+
+
+def test_a_customer_is_enough_to_see_the_month_of_its_latest_usage(acme: Customer, analyst: Client) -> None:
+    make.ingested(make.event(time="2026-08-15T10:00:00Z", seconds="1.50"))
+
+    context = explore(analyst).context
+
+    assert (context["form"].meter.code, context["form"].first_on, context["form"].last_on) == (
+        "gpu",
+        "2026-08-01",
+        "2026-08-31",
+    )
+    (row,) = context["shown"].rows
+    assert (row.quantity, row.event_count) == (Decimal("1.5"), 1)
+    assert len(context["shown"].chart.rows) == 31
+
+
+def test_groups_are_compared_with_the_period_before(acme: Customer, analyst: Client) -> None:
+    make.ingested(
+        make.event(time="2026-10-14T10:00:00Z", seconds="4", region="eu"),
+        make.event(time="2026-10-15T10:00:00Z", seconds="6", region="eu"),
+        make.event(time="2026-10-15T10:00:00Z", seconds="1"),
+        at=make.NOON,
+    )
+
+    shown = explore(
+        analyst, first="2026-10-15", last="2026-10-15", group_by="region", compare="1", time_zone="UTC"
+    ).context["shown"]
+
+    assert [(row.label, row.quantity, row.before, row.change) for row in shown.rows] == [
+        ("eu", Decimal(6), Decimal(4), Decimal("50.0")),
+        ("(none)", Decimal(1), Decimal(0), None),
+    ]
+    assert shown.is_stacked
+
+
+def test_a_bar_and_a_group_lead_to_their_events(acme: Customer, analyst: Client) -> None:
+    make.ingested(
+        make.event("in", time="2026-10-15T10:00:00Z", seconds="1", region="eu"),
+        make.event("elsewhere", time="2026-10-15T10:00:00Z", seconds="1", region="us"),
+        make.event("next-day", time="2026-10-16T00:00:00Z", seconds="1", region="eu"),
+    )
+    asked = {"first": "2026-10-15", "last": "2026-10-16", "group_by": "region", "time_zone": "UTC"}
+
+    shown = explore(analyst, **asked).context["shown"]
+    bar = analyst.get(shown.chart.data["links"][0])
+    group = analyst.get(next(row.url for row in shown.rows if row.label == "eu"))
+
+    assert sorted(event.id for event in bar.context["found"].events) == ["elsewhere", "in"]
+    assert [event.id for event in group.context["found"].events] == ["in", "next-day"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_the_figures_are_exported_exactly(acme: Customer, analyst: Client, kind: str) -> None:
+    make.ingested(make.event(time="2026-10-15T10:00:00Z", seconds="0.123456789012345678901", region="=1+1"))
+
+    answer = explore(analyst, first="2026-10-15", last="2026-10-15", group_by="region", time_zone="UTC", format=kind)
+
+    if kind == "csv":
+        (row,) = csv.DictReader(StringIO(answer.content.decode()))
+        assert (row["region"], row["quantity"]) == ("'=1+1", "0.123456789012345678901")
+    else:
+        (row,) = pq.read_table(BytesIO(answer.content)).to_pylist()
+        assert (row["region"], row["quantity"]) == ("=1+1", Decimal("0.123456789012345678901"))
+    assert (row["customer"], row["meter"], row["events"] in {1, "1"}) == ("acme", "gpu", True)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ({"customer": ""}, "Choose a customer"),
+        ({"customer": "nobody"}, "That cannot be shown"),
+        ({"time_zone": "Asia/Kolkata"}, "whole hours from UTC"),
+        ({"time_zone": "Nowhere"}, "not a time zone"),
+        ({"first": "2026-10-15", "last": "2026-10-01"}, "ends after it starts"),
+        ({"first": "x", "last": "y"}, "Give a date"),
+        ({"first": "1980-10-15", "last": "2026-10-01", "window": "hour"}, "windows"),
+        ({"first": "2020-10-15", "last": "2020-10-16"}, "No usage in this period"),
+    ],
+)
+def test_what_cannot_be_shown_is_said_on_the_page(
+    acme: Customer, analyst: Client, words: dict[str, str], text: str
+) -> None:
+    make.ingested(make.event(seconds="1"))
+
+    answer = explore(analyst, **words)
+
+    assert answer.status_code == HTTPStatus.OK
+    assert text in answer.content.decode()
+
+
+def test_htmx_is_given_the_part_that_changes_and_history_the_whole_page(acme: Customer, analyst: Client) -> None:
+    address = reverse("metering:explorer")
+
+    part = analyst.get(address, headers={"HX-Request": "true"}).content.decode()
+    whole = analyst.get(address, headers={"HX-Request": "true", "HX-History-Restore-Request": "true"}).content.decode()
+
+    assert "<html" not in part
+    assert "<html" in whole
+
+
+def test_the_explorer_takes_the_same_queries_for_one_group_and_for_fifty(acme: Customer, analyst: Client) -> None:
+    counts = []
+    for number in (1, 50):
+        make.ingested(*[make.event(seconds="1", region=f"r{index}") for index in range(number)])
+        explore(analyst)
+        with CaptureQueriesContext(connection) as queries:
+            shown = explore(analyst, group_by="region", first="2026-10-01", last="2026-10-31").context["shown"]
+        counts.append(len(queries))
+        assert len(shown.rows) == number
+
+    assert counts[0] == counts[1]
+
+
+def test_every_aggregation_can_be_looked_at(acme: Customer, analyst: Client) -> None:
+    for aggregation in Meter.Aggregation.values:
+        make.meter(code=aggregation, aggregation=aggregation, dimensions=["region"])
+    make.ingested(make.event(seconds="3", region="eu"), make.event(seconds="3", region="us"))
+
+    found = {}
+    for aggregation in Meter.Aggregation.values:
+        answer = explore(analyst, meter=aggregation, first="2026-10-15", last="2026-10-15", time_zone="UTC")
+        found[aggregation] = answer.context["shown"].total.quantity
+
+    # Levels of 3 in two regions, from half past ten until midnight.
+    assert found == {"sum": 6, "count": 2, "min": 3, "max": 3, "latest": 3, "unique": 1, "gauge": 81, "p95": 0}
