@@ -78,11 +78,11 @@ def test_groups_are_compared_with_the_period_before(acme: Customer, analyst: Cli
 
 def test_a_bar_and_a_group_lead_to_their_events(acme: Customer, analyst: Client) -> None:
     make.ingested(
-        make.event("in", time="2026-10-15T10:00:00Z", seconds="1", region="eu"),
-        make.event("elsewhere", time="2026-10-15T10:00:00Z", seconds="1", region="us"),
-        make.event("next-day", time="2026-10-16T00:00:00Z", seconds="1", region="eu"),
+        make.event("in", time="2026-10-14T10:00:00Z", seconds="1", region="eu"),
+        make.event("elsewhere", time="2026-10-14T10:00:00Z", seconds="1", region="us"),
+        make.event("next-day", time="2026-10-15T00:00:00Z", seconds="1", region="eu"),
     )
-    asked = {"first": "2026-10-15", "last": "2026-10-16", "group_by": "region", "time_zone": "UTC"}
+    asked = {"first": "2026-10-14", "last": "2026-10-15", "group_by": "region", "time_zone": "UTC"}
 
     shown = explore(analyst, **asked).context["shown"]
     bar = analyst.get(shown.chart.data["links"][0])
