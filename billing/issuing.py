@@ -19,7 +19,7 @@ from accounts import audit
 from accounts.access import Actor, Permission
 from accounts.models import Contact, Customer, LegalEntity
 from accounts.periods import local_date
-from billing import ledger, nudges
+from billing import ledger, nudges, usage_closing
 from billing.errors import (
     BillRunNotApproved,
     BillRunUnknown,
@@ -209,6 +209,7 @@ def _issue(entity: LegalEntity, invoices: Sequence[Invoice], *, actor: Actor, at
     ]
     _write(entity, numbered, numbers, issued_on=issued_on, at=at)
     ledger.post_invoices(invoice_ids=[invoice.pk for invoice in invoices])
+    usage_closing.close_usage(invoice_ids=[invoice.pk for invoice in invoices], at=at)
     _queue_papers(numbered, actor=actor, at=at)
     audit.record_many(actor=actor, verb="invoice.issued", subjects=invoices, at=at)
     nudges.nudge(nudges.MAKE_DOCUMENTS)

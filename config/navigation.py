@@ -41,6 +41,7 @@ def _usage(places: _Places) -> list[Item | None]:
         places.page("Batches", "inventory_2", "metering:batches", see),
         places.page("Quarantine", "report", "metering:quarantine", see),
         places.page("Corrections", "edit_note", "metering:corrections", see),
+        places.page("After closing", "event_repeat", "metering:after-closing", see),
         places.page("Completeness", "rule", "metering:completeness", see),
         places.page("Retention", "inventory_2", "metering:retention", see),
         places.page("Meters", "speed", "metering:meters", see, "/usage/back-fills/", "/admin/metering/meter/"),

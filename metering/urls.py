@@ -4,6 +4,7 @@ from django.urls import path
 
 from metering import (
     clearance_views,
+    closing_views,
     completeness_views,
     correction_views,
     explorer_views,
@@ -42,6 +43,7 @@ urlpatterns = [
     path("usage/quarantine/rule/<int:clearance_id>/stop/", clearance_views.stop, name="stop-clearance"),
     path("usage/quarantine/release/", views.release, name="release"),
     path("usage/quarantine/discard/", views.discard, name="discard"),
+    path("usage/after-closing/", closing_views.after_closing, name="after-closing"),
     path("usage/corrections/", correction_views.correction_list, name="corrections"),
     path("usage/corrections/new/", correction_views.new_correction, name="new-correction"),
     path("usage/corrections/<int:correction_id>/", correction_views.correction_page, name="correction"),

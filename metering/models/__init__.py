@@ -2,6 +2,7 @@
 
 from metering.models.backfills import MeterBackfill
 from metering.models.clearances import QuarantineClearance
+from metering.models.closing import ClosedUsage
 from metering.models.completeness import Acknowledgement, ControlTotal, UsageReceipt, UsageReceiptHour
 from metering.models.corrections import UsageCorrection, UsageCorrectionItem
 from metering.models.files import UsageFile, UsageFileBatch, UsageFileMapping, UsageFilePart, UsageFileRefusal
@@ -28,6 +29,7 @@ __all__ = [
     "Acknowledgement",
     "ArchivedBatch",
     "ArchivedMonth",
+    "ClosedUsage",
     "ControlTotal",
     "KafkaPartition",
     "LegalHold",
