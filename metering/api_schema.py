@@ -94,20 +94,18 @@ def describe_events(result: dict[str, Any], **_: object) -> dict[str, Any]:
         "application/cloudevents+json": _EVENT,
         "application/cloudevents-batch+json": array,
     }
-    result["paths"]["/api/v1/events"] = {
-        "post": {
-            "operationId": "events_create",
-            "summary": "Send usage events",
-            "description": _FORMS,
-            "tags": ["usage"],
-            "security": [{"apiKey": []}],
-            "parameters": [_ENCODING],
-            "requestBody": {
-                "required": True,
-                "content": {kind: {"schema": schema} for kind, schema in bodies.items()},
-            },
-            "responses": {"200": accepted, **refusals},
+    result["paths"].setdefault("/api/v1/events", {})["post"] = {
+        "operationId": "events_create",
+        "summary": "Send usage events",
+        "description": _FORMS,
+        "tags": ["usage"],
+        "security": [{"apiKey": []}],
+        "parameters": [_ENCODING],
+        "requestBody": {
+            "required": True,
+            "content": {kind: {"schema": schema} for kind, schema in bodies.items()},
         },
+        "responses": {"200": accepted, **refusals},
     }
     schemes = result.setdefault("components", {}).setdefault("securitySchemes", {})
     schemes.setdefault("apiKey", {"type": "http", "scheme": "bearer", "bearerFormat": "ch_<prefix>_<random>"})
