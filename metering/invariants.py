@@ -115,12 +115,13 @@ RULES: tuple[Rule, ...] = (
                 ) AS until FROM reading
             ), made AS (
                 SELECT customer_id, series_id, hour, sum(level * (until - after)) AS area,
-                       (array_agg(level ORDER BY after DESC))[1] AS last
+                       (array_agg(level ORDER BY after DESC))[1] AS last,
+                       hour + min(after) * interval '1 microsecond' AS first_at
                 FROM span GROUP BY customer_id, series_id, hour
             )
             SELECT customer_id, series_id, hour, made.area, kept.area
             FROM made FULL JOIN usage_level AS kept USING (customer_id, series_id, hour)
-            WHERE (made.area, made.last) IS DISTINCT FROM (kept.area, kept.last)
+            WHERE (made.area, made.last, made.first_at) IS DISTINCT FROM (kept.area, kept.last, kept.first_at)
         """,
     ),
     Rule(

@@ -26,6 +26,8 @@ def _honest_usage() -> None:
     customer = make_accounts.customer()
     make.meter(dimensions=["region"])
     make.meter(aggregation="count")
+    for aggregation in ("unique", "gauge", "p95"):
+        make.meter(aggregation=aggregation)
     make.subject("project-1", customer=customer)
     make.ingested(
         make.event("e1", seconds="1.5", region="eu"), make.event("e2", seconds=2), make.event(subject="later")
@@ -71,6 +73,17 @@ def test_honest_usage_breaks_no_rule(name: str) -> None:
         ("totals_are_those_of_the_events", "UPDATE usage_delta SET count = count + 1"),
         ("totals_are_those_of_the_events", "DELETE FROM usage_hour"),
         ("totals_are_those_of_the_events", "DELETE FROM usage_event WHERE event_id = 'e3'"),
+        ("parts_are_those_of_the_events", "UPDATE usage_part SET count = count + 1 WHERE kind = 'v'"),
+        ("parts_are_those_of_the_events", "UPDATE usage_part SET sum = sum + 0.000000000001 WHERE kind = 's'"),
+        ("parts_are_those_of_the_events", "UPDATE usage_part SET part = part || '1' WHERE kind = 'r'"),
+        ("parts_are_those_of_the_events", "UPDATE usage_part_delta SET part = '55' WHERE kind = 's'"),
+        ("parts_are_those_of_the_events", "DELETE FROM usage_part_delta"),
+        ("parts_are_those_of_the_events", "DELETE FROM usage_part"),
+        ("levels_are_those_of_the_parts", "UPDATE usage_level SET area = area + 1"),
+        ("levels_are_those_of_the_parts", "UPDATE usage_level SET last = last + 0.000000000001"),
+        ("levels_are_those_of_the_parts", "UPDATE usage_level SET first_at = first_at + interval '1 microsecond'"),
+        ("levels_are_those_of_the_parts", "DELETE FROM usage_level"),
+        ("levels_are_those_of_the_parts", "DELETE FROM usage_part WHERE kind = 'r'"),
         ("event_counts_in_a_series_of_its_customer", "UPDATE usage_event SET series_ids = '{}' WHERE event_id = 'e1'"),
         ("event_counts_in_a_series_of_its_customer", "UPDATE usage_event SET customer_id = 0"),
         ("batch_holds_the_events_it_accepted", "UPDATE metering_usagebatch SET accepted = accepted + 1"),
