@@ -15,7 +15,7 @@ from accounts.approvals import decide
 from accounts.errors import ApprovalNeedsAPerson, ApprovalOfOwnRequest, PermissionMissing, ReasonMissing
 from accounts.models import ApprovalRequest, AuditEntry, Customer
 from accounts.periods import PeriodInvalid
-from metering import meter_backfill, rollups
+from metering import meter_backfill, rollups, usage
 from metering.errors import BackfillNotReadable, BackfillOpen, MeterRests, MeterUnknown
 from metering.invariants import RULES
 from metering.meter_backfill import count_chunk, due, request_backfill
@@ -31,9 +31,11 @@ from metering.models import (
 )
 from metering.quantities import QuantityAsk, quantities
 from metering.tasks import back_fill_meters
+from metering.usage import UnseenWindow
 from tests import make_accounts
 from tests import make_metering as make
 from tests.behind_the_back import execute, refused
+from tests.make_corrections import voided
 from tests.make_metering import NOON, SYSTEM
 from tests.parallel import in_parallel
 
@@ -219,23 +221,64 @@ def limit(meter: Meter, allowed: int, *, is_active: bool = True) -> None:
 
 
 def test_a_voided_event_stays_voided(shop: Customer) -> None:
-    event = UsageEvent.objects.get(event_id="e5")
-    UsageBatch.objects.bulk_create([UsageBatch(
-        pk=10**9, door="correction", actor_label="x", received_at=NOON, accepted=0, duplicates=0, quarantined=0,
-        rejected=0, amended=1, earliest_at=event.time,
-    )])  # fmt: skip
-    UsageAmendment.objects.create(
-        customer_id=event.customer_id,
-        time=event.time,
-        key=event.key,
-        batch_id=10**9,
-        sign=-1,
-        series_ids=event.series_ids,
-    )
+    voided("e5", "e6")
 
     done = counted(asked(late_meter()))
 
-    assert (done.counted, done.voided) == (59, 1)
+    assert (done.counted, done.voided) == (58, 2)
+    assert_everything_ties()
+
+
+def test_an_event_that_is_voided_after_a_back_fill_counts_in_no_meter(shop: Customer) -> None:
+    meter = late_meter()
+    counted(asked(meter))
+
+    voided("e5", "e6")
+    again = counted(asked(meter))
+
+    assert (again.counted, again.voided) == (0, 2)
+    assert sum_of(meter, shop) == (ALL[0] - 5 - 6, 58)
+    assert_everything_ties()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_events_voided_while_a_back_fill_runs_count_in_no_meter(shop: Customer) -> None:
+    meter = late_meter()
+    backfill = asked(meter)
+    start = threading.Barrier(3)
+
+    def fill() -> None:
+        start.wait(timeout=20)
+        while MeterBackfill.objects.filter(pk=backfill.pk, status=Status.RUNNING).exists():
+            count_chunk(backfill_id=backfill.pk, limit=4, at=NOON)
+
+    def void() -> None:
+        start.wait(timeout=20)
+        for number in range(0, 60, 3):
+            voided(f"e{number}")
+
+    in_parallel(fill, fill, void)
+    while rollups.fold():
+        pass
+
+    left = [number for number in range(60) if number % 3]
+    assert sum_of(meter, shop) == (Decimal(sum(number % 7 for number in left)), len(left))
+    assert_everything_ties()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_bills_see_what_was_back_filled_as_usage_that_came_after(shop: Customer) -> None:
+    meter = late_meter()
+    seen = UnseenWindow(customer_id=shop.pk, start=START, end=END, snapshot=usage.current_snapshot())
+    elsewhere = UnseenWindow(
+        customer_id=shop.pk, start=END, end=END + timedelta(days=9), snapshot=usage.current_snapshot()
+    )
+    before = usage.windows_with_unseen_usage([seen, elsewhere])
+
+    counted(asked(meter))
+
+    assert before == []
+    assert usage.windows_with_unseen_usage([seen, elsewhere]) == [0]
 
 
 def test_events_of_before_the_meter_count_by_its_first_version(shop: Customer) -> None:
