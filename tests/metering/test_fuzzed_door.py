@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from metering.bodies import CONTENT_TYPES
-from metering.models import UsageDelta, UsageEvent
+from metering.models import Meter, UsageDelta, UsageEvent
 from tests import make_accounts
 from tests import make_metering as make
 
@@ -132,7 +132,8 @@ lines_of_events = st.lists(event_texts, max_size=6)
 
 @pytest.fixture
 def secret() -> str:
-    make.meter()
+    for aggregation in Meter.Aggregation:
+        make.meter(aggregation=aggregation)
     make.subject("project-1")
     return make_accounts.api_key("events:write").secret
 
@@ -261,7 +262,8 @@ def test_totals_are_those_of_the_events(client: Client, secret: str) -> None:
     answer = post(client, secret, "\n".join(lines).encode(), "application/x-ndjson").json()
 
     counts = UsageDelta.objects.values_list("count", flat=True)
-    assert sum(counts) == answer["accepted"] == UsageEvent.objects.count()
+    assert answer["accepted"] == UsageEvent.objects.count()
+    assert sum(counts) == len(Meter.Aggregation) * answer["accepted"]
     kept = {event.event_id: event.data["seconds"] for event in UsageEvent.objects.all()}
     assert f"n{VALUES.index('9' * 38)}" in kept
     assert f"n{VALUES.index('9' * 39)}" not in kept
