@@ -28,6 +28,7 @@ from accounts.pages import (
     whole_number,
 )
 from metering import meter_backfill, meter_forms, meter_overview, meter_preview, meter_words, meters
+from metering.aggregations import quantity_unit
 from metering.models import Meter, MeterBackfill, QuarantinedEvent
 
 _EXAMPLES_SHOWN = 5
@@ -74,7 +75,7 @@ def meter_page(request: StaffRequest, meter_id: int) -> HttpResponseBase:
         crumbs=_crumbs(),
         meter=meter,
         row=row,
-        unit=meter_words.quantity_unit(meter.aggregation, meter.unit),
+        unit=quantity_unit(meter.aggregation, meter.unit),
         explained=meter_words.EXPLAINED[meter.aggregation],
         versions=[
             (version, meter_words.sentence(meter, version), version == current, version.valid_from > now)
@@ -185,7 +186,7 @@ def try_draft(request: StaffRequest) -> HttpResponseBase:
         found=found,
         problem=problem,
         days=days,
-        unit=meter_words.quantity_unit(draft.aggregation, draft.unit) if draft else "",
+        unit=quantity_unit(draft.aggregation, draft.unit) if draft else "",
         names=meter_overview.names_in(event_type) if event_type else [],
         reasons=dict(QuarantinedEvent.Reason.choices),
     )
@@ -242,7 +243,7 @@ def ask_backfill(request: StaffRequest, meter_id: int) -> HttpResponseBase:
         title="Back-fill",
         crumbs=_crumbs(meter),
         meter=meter,
-        unit=meter_words.quantity_unit(meter.aggregation, meter.unit),
+        unit=quantity_unit(meter.aggregation, meter.unit),
         days=days,
         reason=request.POST.get("reason", ""),
         limit=meter_backfill.EVENTS_WITHOUT_APPROVAL,

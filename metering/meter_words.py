@@ -80,8 +80,3 @@ def _shown(wanted: object) -> str:
     if isinstance(wanted, bool):
         return "true" if wanted else "false"
     return f"“{wanted}”" if isinstance(wanted, str) else str(wanted)
-
-
-def quantity_unit(meter_aggregation: str, unit: str) -> str:
-    """Return the unit that quantities of a meter are in: a level over time is in unit-hours."""
-    return f"{unit}-hours" if meter_aggregation == Aggregation.GAUGE else unit

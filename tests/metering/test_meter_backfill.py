@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Any
 
 import pytest
 from django.db import connection, transaction
 
 from accounts.access import Role
-from accounts.approvals import decide
-from accounts.errors import ApprovalNeedsAPerson, ApprovalOfOwnRequest, PermissionMissing, ReasonMissing
+from accounts.errors import ApprovalNeedsAPerson, PermissionMissing, ReasonMissing
 from accounts.models import ApprovalRequest, AuditEntry, Customer
 from accounts.periods import PeriodInvalid
-from metering import meter_backfill, rollups, usage
+from metering import meter_backfill, rollups
 from metering.errors import BackfillNotReadable, BackfillOpen, MeterRests, MeterUnknown
 from metering.invariants import RULES
-from metering.meter_backfill import count_chunk, due, request_backfill
+from metering.meter_backfill import count_chunk, request_backfill
 from metering.meters import change_meter, define_meter
 from metering.models import (
     ArchivedMonth,
@@ -27,68 +24,23 @@ from metering.models import (
     UsageAmendment,
     UsageBatch,
     UsageEvent,
-    UsageSeries,
 )
 from metering.quantities import QuantityAsk, quantities
-from metering.tasks import back_fill_meters
-from metering.usage import UnseenWindow
 from tests import make_accounts
 from tests import make_metering as make
 from tests.behind_the_back import execute, refused
+from tests.make_backfills import ALL, END, START, asked, counted, customer_with_events, late_meter, sum_of
 from tests.make_corrections import voided
 from tests.make_metering import NOON, SYSTEM
-from tests.parallel import in_parallel
 
 pytestmark = pytest.mark.django_db
 
-START, END = datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 10, 15, tzinfo=UTC)
 Status = MeterBackfill.Status
 
 
 @pytest.fixture
 def shop() -> Customer:
-    """Have a customer with 60 events that only a count has counted so far."""
-    customer = make_accounts.customer()
-    make.subject("project-1", customer=customer)
-    make.meter(code="events", aggregation="count")
-    make.ingested(
-        *[
-            make.event(
-                f"e{number}",
-                time=f"2026-10-{number % 14 + 1:02}T{number % 24:02}:{number % 60:02}:30Z",
-                gb=str(number % 7),
-                region=("eu", "us")[number % 2],
-            )
-            for number in range(60)
-        ]
-    )
-    return customer
-
-
-def late_meter(aggregation: str = Meter.Aggregation.SUM, **change: Any) -> Meter:
-    return make.meter(
-        **{"code": "late", "aggregation": aggregation, "value_path": "gb", "dimensions": ["region"]} | change
-    )
-
-
-def asked(meter: Meter, **change: Any) -> MeterBackfill:
-    given: dict[str, Any] = {"start": START, "end": END, "reason": "it is sold from October", "actor": SYSTEM}
-    return request_backfill(meter_id=meter.pk, **{**given, "at": NOON, **change})
-
-
-def counted(backfill: MeterBackfill, *, limit: int = 7) -> MeterBackfill:
-    while count_chunk(backfill_id=backfill.pk, limit=limit, at=NOON):
-        pass
-    backfill.refresh_from_db()
-    return backfill
-
-
-def sum_of(meter: Meter, customer: Customer) -> tuple[Decimal, int]:
-    found = [total for total in make.totals(customer) if total.meter_id == meter.pk]
-    return sum((total.sum for total in found), Decimal(0)), sum(total.count for total in found)
-
-
-ALL = (sum((Decimal(number % 7) for number in range(60)), Decimal(0)), 60)
+    return customer_with_events()
 
 
 def assert_everything_ties() -> None:
@@ -241,46 +193,6 @@ def test_an_event_that_is_voided_after_a_back_fill_counts_in_no_meter(shop: Cust
     assert_everything_ties()
 
 
-@pytest.mark.django_db(transaction=True)
-def test_events_voided_while_a_back_fill_runs_count_in_no_meter(shop: Customer) -> None:
-    meter = late_meter()
-    backfill = asked(meter)
-    start = threading.Barrier(3)
-
-    def fill() -> None:
-        start.wait(timeout=20)
-        while MeterBackfill.objects.filter(pk=backfill.pk, status=Status.RUNNING).exists():
-            count_chunk(backfill_id=backfill.pk, limit=4, at=NOON)
-
-    def void() -> None:
-        start.wait(timeout=20)
-        for number in range(0, 60, 3):
-            voided(f"e{number}")
-
-    in_parallel(fill, fill, void)
-    while rollups.fold():
-        pass
-
-    left = [number for number in range(60) if number % 3]
-    assert sum_of(meter, shop) == (Decimal(sum(number % 7 for number in left)), len(left))
-    assert_everything_ties()
-
-
-@pytest.mark.django_db(transaction=True)
-def test_bills_see_what_was_back_filled_as_usage_that_came_after(shop: Customer) -> None:
-    meter = late_meter()
-    seen = UnseenWindow(customer_id=shop.pk, start=START, end=END, snapshot=usage.current_snapshot())
-    elsewhere = UnseenWindow(
-        customer_id=shop.pk, start=END, end=END + timedelta(days=9), snapshot=usage.current_snapshot()
-    )
-    before = usage.windows_with_unseen_usage([seen, elsewhere])
-
-    counted(asked(meter))
-
-    assert before == []
-    assert usage.windows_with_unseen_usage([seen, elsewhere]) == [0]
-
-
 def test_events_of_before_the_meter_count_by_its_first_version(shop: Customer) -> None:
     meter = define_meter(
         code="from-november",
@@ -312,33 +224,6 @@ def test_a_large_one_waits_for_a_second_person(shop: Customer, monkeypatch: pyte
     assert count_chunk(backfill_id=backfill.pk, at=NOON) is False
     assert sum_of(meter, shop) == (Decimal(0), 0)
     assert request.permission == "approve_prices"
-
-
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize(
-    ("outcome", "status", "total"), [("approve", Status.DONE, ALL), ("reject", Status.REFUSED, (Decimal(0), 0))]
-)
-def test_a_second_persons_word_carries_it_out_or_ends_it(
-    shop: Customer,
-    monkeypatch: pytest.MonkeyPatch,
-    outcome: str,
-    status: str,
-    total: tuple[Decimal, int],
-) -> None:
-    monkeypatch.setattr(meter_backfill, "EVENTS_WITHOUT_APPROVAL", 59)
-    manager, approver = make_accounts.actor(Role.PRODUCT_MANAGER), make_accounts.actor(Role.PRICING_APPROVER)
-    meter = late_meter()
-    backfill = asked(meter, actor=manager)
-    request = ApprovalRequest.objects.get(kind="meter_backfill", subject_id=backfill.pk)
-
-    with pytest.raises((ApprovalOfOwnRequest, PermissionMissing)):
-        decide(request_id=request.pk, outcome="approve", actor=manager, at=NOON)
-    decide(request_id=request.pk, outcome=outcome, comment="checked", actor=approver, at=NOON)
-    back_fill_meters()
-
-    backfill.refresh_from_db()
-    assert backfill.status == status
-    assert sum_of(meter, shop) == total
 
 
 def test_no_job_asks_for_a_large_one(shop: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -417,60 +302,3 @@ def test_the_database_refuses_to_forget_or_reopen_a_back_fill(shop: Customer) ->
         execute("DELETE FROM metering_meterbackfill")
     with refused("backfills_are_never_emptied"):
         execute("SET CONSTRAINTS ALL IMMEDIATE; TRUNCATE metering_meterbackfill")
-
-
-@pytest.mark.django_db(transaction=True)
-def test_workers_at_once_with_senders_and_the_fold_count_each_event_once(shop: Customer) -> None:
-    meter = late_meter()
-    backfill = asked(meter)
-    sending = threading.Event()
-
-    def work() -> None:
-        while MeterBackfill.objects.filter(pk=backfill.pk, status=Status.RUNNING).exists():
-            count_chunk(backfill_id=backfill.pk, limit=3, at=NOON)
-
-    def send() -> None:
-        for number in range(20):
-            make.ingested(make.event(f"new-{number}", time="2026-10-02T00:00:00Z", gb=1, region=f"r{number}"))
-        sending.set()
-
-    def keep_folding() -> None:
-        while not sending.is_set():
-            rollups.fold(limit=5)
-
-    in_parallel(work, work, work, send, keep_folding)
-    while rollups.fold():
-        pass
-
-    backfill.refresh_from_db()
-    assert backfill.counted == 60
-    assert sum_of(meter, shop) == (ALL[0] + 20, 80)
-    assert UsageSeries.objects.filter(meter_id=meter.pk).count() == 22
-    assert_everything_ties()
-
-
-@pytest.mark.django_db(transaction=True)
-def test_it_waits_for_senders_who_may_not_know_the_meter_yet(shop: Customer) -> None:
-    sender_has_begun, may_go_on = threading.Event(), threading.Event()
-    before: list[bool] = []
-
-    def send() -> None:
-        with transaction.atomic():
-            make.ingested(make.event("on its way", time="2026-10-02T00:00:00Z", gb=1000, region="eu"))
-            sender_has_begun.set()
-            assert may_go_on.wait(timeout=20)
-
-    def fill() -> None:
-        assert sender_has_begun.wait(timeout=20)
-        backfill = asked(late_meter())
-        before.append(count_chunk(backfill_id=backfill.pk, at=NOON))
-        before.append(MeterBackfill.objects.get().read > 0)
-        may_go_on.set()
-
-    in_parallel(send, fill)
-    back_fill_meters()
-
-    assert before == [False, False]
-    assert MeterBackfill.objects.get().counted == 61
-    assert due() == []
-    assert_everything_ties()
