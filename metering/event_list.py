@@ -18,7 +18,7 @@ from django.db import connection
 from accounts.periods import Period
 from metering.errors import CursorInvalid
 from metering.events import event_key
-from metering.models import Meter, UsageBatch, UsageSeries
+from metering.models import Meter, UsageBatch, UsageCorrectionItem, UsageSeries
 
 MAX_EVENTS_A_PAGE: Final = 1_000
 _CURSOR: Final = re.compile(r"(-?\d{1,18}) ([0-9a-f]{32})", re.ASCII)
@@ -61,7 +61,11 @@ class SeriesOfEvent(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedEvent:
-    """One event as it came; `data` is JSON as it is stored. One that counts in no series any more is voided."""
+    """One event as it came; `data` is JSON as it is stored.
+
+    `state` is `counted`; or, of one that counts in no series any more, `replaced` where a correction put another event
+    in its place, and else `voided`.
+    """
 
     id: str
     source: str
@@ -71,7 +75,7 @@ class ListedEvent:
     data: str
     batch: int
     received_at: datetime | None
-    is_counted: bool
+    state: str
     series: Sequence[SeriesOfEvent]
     amended_by: Sequence[int]
 
@@ -148,11 +152,12 @@ _AMENDMENTS = """
 
 
 def list_events(question: EventQuestion, *, limit: int, after: Place | None = None) -> EventPage:
-    """Return a page of at most `limit` events, by time; five queries, however many."""
+    """Return a page of at most `limit` events, by time; six queries, however many."""
     rows = _rows(question, limit=limit + 1, after=after)
     shown = rows[:limit]
     amendments = _amendments(question.customer_id, shown)
     counted = {key: _counts_in(series_ids, [each[:2] for each in amendments[key]]) for _, key, *_, series_ids in shown}
+    replaced = _replaced([key for key, ids in counted.items() if not ids])
     series = _series({series_id for ids in counted.values() for series_id in ids})
     received = dict(UsageBatch.objects.filter(pk__in={row[7] for row in shown}).values_list("pk", "received_at"))
     events = [
@@ -165,7 +170,7 @@ def list_events(question: EventQuestion, *, limit: int, after: Place | None = No
             data=data,
             batch=batch_id,
             received_at=received.get(batch_id),
-            is_counted=bool(counted[key]),
+            state="counted" if counted[key] else "replaced" if key in replaced else "voided",
             series=[series[series_id] for series_id in counted[key]],
             amended_by=[batch for _, _, batch in amendments[key]],
         )
@@ -212,6 +217,13 @@ def _amendments(customer_id: int, rows: Sequence[tuple[Any, ...]]) -> dict[UUID,
         for key, *amendment in cursor.fetchall():
             found[key].append(tuple(amendment))
     return found
+
+
+def _replaced(keys: Sequence[UUID]) -> set[UUID]:
+    """Return those of the events whose latest correction put another one in their place."""
+    applied = UsageCorrectionItem.objects.filter(key__in=keys, state=UsageCorrectionItem.State.APPLIED)
+    latest = dict(applied.order_by("batch_id").values_list("key", "new_key"))
+    return {key for key, new_key in latest.items() if new_key is not None}
 
 
 def _counts_in(series_ids: Sequence[int], amendments: Sequence[tuple[int, list[int]]]) -> list[int]:

@@ -173,7 +173,7 @@ def _event(each: ListedEvent) -> dict[str, object]:
         "data": msgspec.Raw(each.data.encode()),
         "batch": each.batch,
         "received_at": _instant(each.received_at) if each.received_at else None,
-        "state": "counted" if each.is_counted else "voided",
+        "state": each.state,
         "series": [{"id": of.id, "meter": of.meter, "dimensions": of.dimensions} for of in each.series],
         "amended_by": each.amended_by,
     }

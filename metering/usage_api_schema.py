@@ -59,7 +59,7 @@ _EVENT = {
         "data": {"type": "object"},
         "batch": {"type": "integer", "description": "The batch that it came with."},
         "received_at": {**_MOMENT, "nullable": True},
-        "state": {"type": "string", "enum": ["counted", "voided"]},
+        "state": {"type": "string", "enum": ["counted", "voided", "replaced"]},
         "series": {"type": "array", "items": {"type": "object"}, "description": "What it counts in by now."},
         "amended_by": {"type": "array", "items": {"type": "integer"}, "description": "Batches of corrections."},
     },

@@ -12,9 +12,9 @@ from django.test.utils import CaptureQueriesContext
 
 from accounts.models import Customer
 from metering import rollups, usage_questions
-from metering.models import Meter
 from tests import make_accounts
 from tests import make_metering as make
+from tests.make_corrections import replaced, voided
 
 pytestmark = pytest.mark.django_db
 
@@ -255,17 +255,19 @@ def test_a_page_that_cannot_be_given_says_why(acme: Customer, read: Read, words:
     assert answer.json()["code"] == code
 
 
-def test_an_event_that_was_taken_out_again_is_shown_as_voided(acme: Customer, read: Read) -> None:
-    result = make.ingested(make.event("gone"), make.event("kept"))
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "INSERT INTO usage_amendment (customer_id, time, key, batch_id, sign, series_ids)"
-            " SELECT customer_id, time, key, %s, -1, series_ids FROM usage_event WHERE event_id = 'gone'",
-            [result.batch_id],
-        )
+def test_a_corrected_event_says_what_became_of_it(acme: Customer, read: Read) -> None:
+    make.ingested(make.event("gone", seconds="1"), make.event("mended", seconds="2"), make.event("kept", seconds="4"))
+    voided("gone")
+    replaced("mended", seconds="3")
 
-    found = read(EVENTS, customer="acme", month="2026-10", meter="gpu").json()["events"]
+    events = read(EVENTS, customer="acme", month="2026-10", meter="gpu").json()["events"]
+    usage = read(USAGE, customer="acme", meter="gpu", month="2026-10").json()["rows"]
 
-    states = {event["id"]: (event["state"], event["amended_by"], len(event["series"])) for event in found}
-    assert states == {"gone": ("voided", [result.batch_id], 0), "kept": ("counted", [], 1)}
-    assert Meter.objects.get().code == "gpu"
+    states = {event["id"]: (event["state"], len(event["series"]), len(event["amended_by"])) for event in events}
+    assert [states.pop(name) for name in ("gone", "mended", "kept")] == [
+        ("voided", 0, 1),
+        ("replaced", 0, 1),
+        ("counted", 1, 0),
+    ]
+    assert list(states.values()) == [("counted", 1, 0)]
+    assert (usage[0]["quantity"], usage[0]["events"]) == ("7", 2)
