@@ -16,6 +16,9 @@ from metering.models import Meter, MeterVersion
 
 FilterValue = str | int | bool
 PREVIEW_DAYS = 7
+# Longer ones are compared as the text that they are; no number of an event's data comes near.
+_MAX_DIGITS = 18
+_YEARS = range(1970, 9999)
 
 
 def reading_of(form: Mapping[str, str]) -> MeterReading:
@@ -48,10 +51,13 @@ def draft_of(form: Mapping[str, str], meter: Meter | None = None) -> MeterDraft:
 
 def _number(text: str) -> Decimal:
     try:
-        return Decimal(text.strip() or "1")
+        number = Decimal(text.strip() or "1")
     except InvalidOperation:
+        number = Decimal("NaN")
+    if not number.is_finite():
         msg = f"“{text[:40]}” is not a number, such as 0.001."
-        raise MeterInvalid(msg) from None
+        raise MeterInvalid(msg)
+    return number
 
 
 def _filter(text: str) -> dict[str, FilterValue]:
@@ -74,7 +80,7 @@ def _filter(text: str) -> dict[str, FilterValue]:
 def _filter_value(text: str) -> FilterValue:
     if text in {"true", "false"}:
         return text == "true"
-    if text.isascii() and text.removeprefix("-").isdecimal():
+    if text.isascii() and text.removeprefix("-").isdecimal() and len(text) <= _MAX_DIGITS:
         return int(text)
     is_quoted = len(text) > 1 and text[0] == text[-1] == '"'
     return text[1:-1] if is_quoted else text
@@ -126,8 +132,8 @@ def _day(text: str) -> date | None:
         day = date.fromisoformat(text)
     except ValueError:
         return None
-    # One day more is asked for where a period ends.
-    return day if day < date.max else None
+    # Some days before and after are asked for too.
+    return day if day.year in _YEARS else None
 
 
 def moment_of(form: Mapping[str, str]) -> datetime:

@@ -260,6 +260,8 @@ def _reads(version: MeterVersion) -> tuple[object, ...]:
 
 def _require_valid(meter: Meter, version: MeterVersion | None) -> None:
     problems = _faults(meter)
+    if meter.series_limit < 1:
+        problems.append("A meter allows a customer at least one series.")
     if version is not None:
         problems += _faults(version, leave_out=["meter"]) + _contradictions(meter, version)
     if problems:
@@ -282,7 +284,7 @@ def _contradictions(meter: Meter, version: MeterVersion) -> list[str]:
     found = (
         (counts == bool(version.value_path), "A meter that counts events reads no value; every other meter names one."),
         (
-            conversion != 1 and meter.aggregation in {Aggregation.COUNT, Aggregation.UNIQUE},
+            conversion.is_finite() and conversion != 1 and meter.aggregation in {Aggregation.COUNT, Aggregation.UNIQUE},
             "Events and different values are counted as they are, without a conversion.",
         ),
         (not is_exact, f"The conversion is above zero and has at most {MAX_VALUE_DIGITS} digits."),

@@ -272,6 +272,32 @@ def test_a_line_of_the_filter_is_read_and_written_back(line: str, value: object)
     assert meter_forms.reading_of(typed).event_filter == {"a": value}
 
 
+@pytest.mark.parametrize("typed", ["NaN", "sNaN", "-Infinity", "1e999999999", "0", "1,5"])
+def test_a_conversion_that_is_no_number_is_said_to_be_so(manager: Client, typed: str) -> None:
+    assert "ch-note-wait" in text_of(manager, "/usage/meters/try/", **{**NEW, "conversion": typed})
+    assert "Define the meter" in text_of(manager, "/usage/meters/new/", **{**NEW, "conversion": typed})
+    assert not Meter.objects.exists()
+
+
+@pytest.mark.parametrize("typed", ["0", "-1", "many", "9" * 12])
+def test_a_limit_that_cannot_be_is_refused(manager: Client, typed: str) -> None:
+    meter = make.meter()
+
+    manager.post(
+        f"/usage/meters/{meter.pk}/change/",
+        {"name": "GPU", "series_limit": typed, "is_active": "on", "reason": "as agreed"},
+    )
+
+    meter.refresh_from_db()
+    assert meter.series_limit == 10_000
+
+
+def test_a_very_long_number_in_a_filter_is_a_text() -> None:
+    reading = meter_forms.reading_of({"event_filter": "a = " + "9" * 5_000})
+
+    assert reading.event_filter == {"a": "9" * 5_000}
+
+
 @pytest.mark.parametrize("lines", ["a", "= 1", "a =", "a = 1\na = 2"])
 def test_a_filter_that_cannot_be_read_is_refused(lines: str) -> None:
     with pytest.raises(MeterInvalid):
