@@ -12,11 +12,13 @@ from accounts.errors import CustomerUnknown, DetailsInvalid
 from accounts.models import Customer
 from accounts.periods import (
     Grain,
+    Month,
     MonthInvalid,
     Period,
     PeriodInvalid,
     TimeZoneUnknown,
     edges,
+    local_date,
     month_period,
     parse_month,
     start_of_day,
@@ -33,6 +35,7 @@ MAX_ROWS: Final = 50_000
 MAX_GROUPED_DIMENSIONS: Final = 10
 # What stands in an address for a dimension that an event did not have.
 ABSENT: Final = "(none)"
+_LONGEST_IN_MONTHS: Final = timedelta(days=3_700)
 _FILTER: Final = ("filter[", "]")
 
 
@@ -49,9 +52,34 @@ class UsageQuestion:
     filters: Mapping[str, Sequence[str | None]]
 
     def before(self) -> UsageQuestion:
-        """The same question of the period of the same length that ends where this one begins."""
-        length = self.period.end - self.period.start
-        return replace(self, period=Period(self.period.start - length, self.period.start))
+        """The same question of the period before this one: of as many whole months, else of the same length.
+
+        Raises: DetailsInvalid, where no calendar holds it.
+        """
+        try:
+            return replace(self, period=Period(_start_before(self.period, self.time_zone), self.period.start))
+        except (OverflowError, ValueError) as error:
+            raise DetailsInvalid({"compare": ["There is no period before this one."]}) from error
+
+
+def _start_before(period: Period, time_zone: str) -> datetime:
+    length = period.end - period.start
+    months = _whole_months(period, time_zone) if length < _LONGEST_IN_MONTHS else []
+    if not months:
+        return period.start - length
+    first = months[0]
+    for _ in months:
+        first = first.previous()
+    return start_of_day(date(first.year, first.month, 1), time_zone)
+
+
+def _whole_months(period: Period, time_zone: str) -> list[Month]:
+    """The local months that the period is made of; none, where it begins or ends within one."""
+    cut = edges(period, Grain.MONTH, time_zone)
+    days = [local_date(edge, time_zone) for edge in cut]
+    if all(day.day == 1 and start_of_day(day, time_zone) == edge for day, edge in zip(days, cut, strict=True)):
+        return [Month(day.year, day.month) for day in days[:-1]]
+    return []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,6 +76,16 @@ def test_groups_are_compared_with_the_period_before(acme: Customer, analyst: Cli
     assert shown.is_stacked
 
 
+def test_a_month_is_compared_with_the_month_before_however_long(acme: Customer, analyst: Client) -> None:
+    make.ingested(make.event(time="2026-09-01T00:00:00Z", seconds="5"), make.event(time="2026-10-01T00:00:00Z"))
+
+    october = explore(analyst, first="2026-10-01", last="2026-10-31", compare="1", time_zone="UTC").context["shown"]
+    days = explore(analyst, first="2026-10-02", last="2026-10-31", compare="1", time_zone="UTC").context["shown"]
+
+    assert (october.total.quantity, october.total.before) == (1, 5)
+    assert (days.total.quantity, days.total.before) == (0, 1)
+
+
 def test_a_bar_and_a_group_lead_to_their_events(acme: Customer, analyst: Client) -> None:
     make.ingested(
         make.event("in", time="2026-10-14T10:00:00Z", seconds="1", region="eu"),
@@ -118,6 +128,11 @@ def test_the_figures_are_exported_exactly(acme: Customer, analyst: Client, kind:
         ({"first": "x", "last": "y"}, "Give a date"),
         ({"first": "1980-10-15", "last": "2026-10-01", "window": "hour"}, "windows"),
         ({"first": "2020-10-15", "last": "2020-10-16"}, "No usage in this period"),
+        (
+            {"first": "1000-01-01", "last": "9998-12-31", "window": "none", "compare": "1", "time_zone": "UTC"},
+            "no period before",
+        ),
+        ({"first": "9999-12-01", "last": "9999-12-30", "compare": "1"}, "No usage in this period"),
     ],
 )
 def test_what_cannot_be_shown_is_said_on_the_page(

@@ -19,9 +19,11 @@ from hypothesis import strategies as st
 from accounts.models import Customer
 from accounts.periods import Grain, Period, edges
 from metering import rollups
+from metering.aggregations import combine
 from metering.errors import WindowNotOnTheHour
 from metering.models import Meter
 from metering.quantities import Quantity, QuantityAsk, quantities
+from metering.usage import SeriesTotal
 from tests import make_accounts
 from tests import make_metering as make
 
@@ -167,6 +169,34 @@ def test_every_aggregation_agrees_with_a_plain_model(data: st.DataObject) -> Non
             for (window, group), quantity in quantities_in_plain_words(asked, of_customer).items()
         }
     assert found == expected
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(batches=st.lists(st.lists(uses, min_size=1, max_size=6), min_size=1, max_size=4), folds=st.integers(0, 3))
+def test_what_bills_read_is_the_same_and_folding_changes_none_of_it(batches: list[list[Used]], folds: int) -> None:
+    if not Meter.objects.exists():
+        meters()
+    of = {meter.pk: meter.aggregation for meter in Meter.objects.all()}
+    customer = make_accounts.customer(code="")
+    make.subject(f"of-{customer.pk}", customer=customer)
+    for number, batch in enumerate(batches):
+        make.ingested(*sent(batch, f"of-{customer.pk}"), at=NOVEMBER)
+        if number < folds:
+            rollups.fold()
+
+    before = make.totals(customer, start=BEGIN, end=END)
+    rollups.fold()
+    totals = make.totals(customer, start=BEGIN, end=END)
+
+    assert totals == before
+    by_meter: defaultdict[int, list[SeriesTotal]] = defaultdict(list)
+    for total in totals:
+        by_meter[total.meter_id].append(total)
+    used = [each for batch in batches for each in batch]
+    expected = {meter: in_plain_words(aggregation, used, BEGIN, END) for meter, aggregation in of.items()}
+    assert {meter: rounded(combine(of[meter], found)) for meter, found in by_meter.items()} == {
+        meter: rounded(quantity) for meter, quantity in expected.items() if quantity is not None
+    }
 
 
 def quantities_in_plain_words(asked: QuantityAsk, used: Sequence[Used]) -> dict[tuple[int, str | None], Decimal]:
