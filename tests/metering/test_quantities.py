@@ -253,6 +253,40 @@ def ask(customer: Customer, meter: Meter, cut: Sequence[datetime], **more: Any) 
     return QuantityAsk(customer_id=customer.pk, meter_id=meter.pk, aggregation=meter.aggregation, edges=cut, **more)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        range(1, 229),
+        range(-228, 0),
+        range(-100, 0),
+        range(-218, 8),
+        [*range(1, 12), *[0] * 50],
+        [*range(1, 13), *[0] * 50],
+    ],
+    ids=["all-used", "all-below-zero", "some-below-zero", "few-above-zero", "eleven-above-zero", "twelve-above-zero"],
+)
+@pytest.mark.parametrize("hours", [19, 18])
+def test_the_percentile_of_slots_that_saw_much_is_that_of_all_of_them(values: Sequence[int], hours: int) -> None:
+    p95 = make.meter(aggregation=Aggregation.P95, dimensions=["region"])
+    acme = make_accounts.customer()
+    make.subject("project-1", customer=acme)
+    used = [
+        Used(OCTOBER + timedelta(minutes=5 * (number * 71 % 228)), Decimal(part), region)
+        for number, value in enumerate(values)
+        for region, part in (("eu", value - 1000), ("us", 1000))
+    ]
+    make.ingested(*sent(used[::2], "project-1"), at=NOVEMBER)
+    rollups.fold()
+    make.ingested(*sent(used[1::2], "project-1"), at=NOVEMBER)
+    end = OCTOBER + timedelta(hours=hours)
+
+    (found,) = quantities([ask(acme, p95, [OCTOBER, end])])
+
+    assert found.quantity == in_plain_words(Aggregation.P95, used, OCTOBER, end)
+    totals = make.totals(acme, start=OCTOBER, end=end)
+    assert combine(Aggregation.P95, totals) == found.quantity
+
+
 def test_a_level_is_carried_in_however_long_ago_it_was_read() -> None:
     gauge = make.meter(aggregation=Aggregation.GAUGE)
     acme = make_accounts.customer()
