@@ -13,7 +13,7 @@ from accounts.access import Permission
 from accounts.pages import Crumb, StaffRequest, csv_answer, fragment, page, staff_page
 from billing import explanations, invoice_overview, ladder
 from billing.models import InvoiceLine
-from metering import retention, usage
+from metering import correction_marks, retention, usage
 from metering.models import UsageEvent
 from pricing.price_texts import price_text
 
@@ -54,6 +54,8 @@ def line_events(request: StaffRequest, line_id: int) -> HttpResponseBase:
         header = ["time", "source", "id", "type", "subject", "batch", "data"]
         return csv_answer(f"line-{line.pk}-events.csv", header, (_csv_row(event) for event in _all_events(line)))
     invoice = line.invoice
+    events = _events(line, limit=EVENTS_SHOWN)
+    marks = correction_marks.marks_of(event.key for event in events)
     return page(
         request,
         "billing/line_events.html",
@@ -64,7 +66,7 @@ def line_events(request: StaffRequest, line_id: int) -> HttpResponseBase:
         ],
         line=line,
         zone=invoice.time_zone,
-        events=_events(line, limit=EVENTS_SHOWN),
+        events=[(event, marks.get(event.key)) for event in events],
         archived=_archived(line),
         most=EVENTS_SHOWN,
     )

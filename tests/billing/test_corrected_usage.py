@@ -7,13 +7,16 @@ from decimal import Decimal
 
 import pytest
 from django.db import connection
+from django.test import Client
+from django.urls import reverse
 
+from accounts.access import Role
 from billing.invariants import RULES
 from metering import rollups
 from metering.correction_selection import EventFilter
 from metering.models import UsageEvent
+from tests import make_accounts, make_corrections
 from tests import make_billing as make
-from tests import make_corrections
 
 # What came late is told by the transaction that brought it, so each needs one of its own.
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -88,3 +91,19 @@ def test_a_correction_that_was_reverted_before_the_next_bill_changes_nothing() -
 
     assert make.amounts(make.invoice_of(customer, make.NOVEMBER)) == [("usage", Decimal(1), Decimal("0.50"))]
     assert_all_rules_hold()
+
+
+def test_an_event_behind_a_line_that_was_voided_since_says_so() -> None:
+    shop = make.shop()
+    customer = make.subscriber(shop)
+    make.use(shop, customer, "60", on=make.OCT_10)
+    make.issued_run(shop)
+    correct(customer.pk, make.OCT_10.date())
+    client = Client()
+    client.force_login(make_accounts.staff(Role.FINANCE_ANALYST))
+    line = make.invoice_of(customer).lines.get()
+
+    shown = client.get(reverse("billing:line-events", args=[line.pk])).text
+
+    assert "voided" in shown
+    assert "the sensor was wrong" in shown
