@@ -100,11 +100,11 @@ def act(world: World, kind: str, moment: datetime, value: Decimal) -> None:
             world.counts[successor] = (moment, value)
             world.undo.append((correction, chosen, before, successor))
     elif kind == "revert" and world.undo:
-        correction, chosen, before, successor = world.undo.pop()
+        correction, chosen, before, replacement = world.undo.pop()
         make_corrections.reverted(correction)
         world.counts[chosen] = before
-        if successor is not None:
-            del world.counts[successor]
+        if replacement is not None:
+            del world.counts[replacement]
 
 
 def assert_equal(world: World, customer: Customer, meters: Sequence[Meter]) -> None:
