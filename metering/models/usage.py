@@ -354,6 +354,25 @@ class UsageAmendment(models.Model):
                 declare=[("own", "bigint[]")],
                 func=_COUNTS_ONCE_OR_NOT,
             ),
+            # Nobody can read any more what such an event adds to a total, so that none could follow.
+            pgtrigger.Trigger(
+                name="amended_usage_is_recountable",
+                level=pgtrigger.Statement,
+                when=pgtrigger.After,
+                operation=pgtrigger.Insert,
+                referencing=pgtrigger.Referencing(new="added"),
+                func="IF EXISTS (SELECT FROM added JOIN usage_unrecountable AS span"  # noqa: S608 -- constants
+                " ON (span.customer_id IS NULL OR span.customer_id = added.customer_id)"
+                " AND added.time >= span.starts_at AND added.time < span.ends_at"
+                " WHERE span.reason = 'archived' OR EXISTS (SELECT FROM usage_event AS event"
+                " WHERE event.customer_id = added.customer_id AND event.time = added.time AND event.key = added.key"
+                " AND event.event_id = '')) THEN "
+                + refusal(
+                    "amended_usage_is_recountable",
+                    "These events were archived or erased: bring archived ones back first.",
+                )
+                + " END IF; RETURN NULL;",
+            ),
         )
 
     def __str__(self) -> str:

@@ -337,6 +337,17 @@ def test_the_database_refuses_an_erasure_that_nobody_approved(anna: Customer, ad
         UsageErasure.objects.update(reason="Another")
 
 
+def test_the_database_refuses_to_amend_what_was_erased(anna: Customer, administrator: Actor) -> None:
+    erased(anna, administrator)
+
+    with refused("archived or erased"):
+        execute(
+            "INSERT INTO usage_amendment (customer_id, time, key, batch_id, sign, series_ids)"
+            " SELECT customer_id, time, key, 1, -1, series_ids FROM usage_event WHERE customer_id = %s",
+            anna.pk,
+        )
+
+
 def test_the_database_refuses_to_erase_what_is_on_hold(anna: Customer, administrator: Actor) -> None:
     asked_for = approved(anna, administrator)
     legal_holds.set_hold(customer_id=anna.pk, reason="Case 7", actor=SYSTEM, at=LATER)

@@ -433,6 +433,18 @@ def test_the_database_refuses_to_move_a_month_on_hold(august: int) -> None:
         ArchivedMonth.objects.update(status=Status.DETACHED)
 
 
+def test_the_database_refuses_to_amend_what_is_archived(august: int) -> None:
+    amendment = (
+        "INSERT INTO usage_amendment (customer_id, time, key, batch_id, sign, series_ids)"
+        " VALUES (%s, '2024-08-15T10:30:00Z', gen_random_uuid(), 1, -1, '{1}')"
+    )
+    execute(amendment, august)
+    dropped()
+
+    with refused("archived or erased"):
+        execute(amendment, august)
+
+
 @pytest.mark.parametrize("statement", ["UPDATE {} SET subject = 'x'", "DELETE FROM {}", "TRUNCATE {}"])
 @pytest.mark.parametrize("table", ["detached_usage_event_2024_08", "usage_event_2024_08"])
 def test_the_database_refuses_to_change_events_on_their_way(august: int, statement: str, table: str) -> None:
