@@ -356,21 +356,14 @@ class UsageAmendment(models.Model):
             ),
             # Nobody can read any more what such an event adds to a total, so that none could follow.
             pgtrigger.Trigger(
-                name="amended_usage_is_recountable",
+                name="erased_event_is_not_amended",
                 level=pgtrigger.Statement,
                 when=pgtrigger.After,
                 operation=pgtrigger.Insert,
-                referencing=pgtrigger.Referencing(new="added"),
-                func="IF EXISTS (SELECT FROM added JOIN usage_unrecountable AS span"  # noqa: S608 -- constants
-                " ON (span.customer_id IS NULL OR span.customer_id = added.customer_id)"
-                " AND added.time >= span.starts_at AND added.time < span.ends_at"
-                " WHERE span.reason = 'archived' OR EXISTS (SELECT FROM usage_event AS event"
-                " WHERE event.customer_id = added.customer_id AND event.time = added.time AND event.key = added.key"
-                " AND event.event_id = '')) THEN "
-                + refusal(
-                    "amended_usage_is_recountable",
-                    "These events were archived or erased: bring archived ones back first.",
-                )
+                referencing=pgtrigger.Referencing(new="added"),  # type: ignore[no-untyped-call]
+                func="IF EXISTS (SELECT FROM added JOIN usage_event AS event"
+                " USING (customer_id, time, key) WHERE event.event_id = '') THEN "
+                + refusal("erased_event_is_not_amended", "What an erased event said is gone: it cannot be amended.")
                 + " END IF; RETURN NULL;",
             ),
         )

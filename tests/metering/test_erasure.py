@@ -340,7 +340,7 @@ def test_the_database_refuses_an_erasure_that_nobody_approved(anna: Customer, ad
 def test_the_database_refuses_to_amend_what_was_erased(anna: Customer, administrator: Actor) -> None:
     erased(anna, administrator)
 
-    with refused("archived or erased"):
+    with refused("cannot be amended"):
         execute(
             "INSERT INTO usage_amendment (customer_id, time, key, batch_id, sign, series_ids)"
             " SELECT customer_id, time, key, 1, -1, series_ids FROM usage_event WHERE customer_id = %s",

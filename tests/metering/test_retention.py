@@ -434,15 +434,18 @@ def test_the_database_refuses_to_move_a_month_on_hold(august: int) -> None:
 
 
 def test_the_database_refuses_to_amend_what_is_archived(august: int) -> None:
-    amendment = (
-        "INSERT INTO usage_amendment (customer_id, time, key, batch_id, sign, series_ids)"
-        " VALUES (%s, '2024-08-15T10:30:00Z', gen_random_uuid(), 1, -1, '{1}')"
-    )
-    execute(amendment, august)
+    event = UsageEvent.objects.filter(customer_id=august).earliest("time")
     dropped()
 
-    with refused("archived or erased"):
-        execute(amendment, august)
+    with refused("Only an event that is here"):
+        execute(
+            "INSERT INTO usage_amendment (customer_id, time, key, batch_id, sign, series_ids)"
+            " VALUES (%s, %s, %s, 1, -1, ARRAY[%s::bigint])",
+            august,
+            event.time.isoformat(),
+            str(event.key),
+            event.series_ids[0],
+        )
 
 
 @pytest.mark.parametrize("statement", ["UPDATE {} SET subject = 'x'", "DELETE FROM {}", "TRUNCATE {}"])
