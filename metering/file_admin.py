@@ -37,7 +37,7 @@ class MappingForm(ReasonForm):
         if self.instance.pk is None:
             self.fields.pop("is_active", None)
         else:
-            self.initial["spec"] = json.dumps(self.instance.spec, indent=2, ensure_ascii=False)
+            self.initial["spec"] = json.dumps(read_mapping(self.instance.spec).as_json(), indent=2, ensure_ascii=False)
 
     def clean_spec(self) -> dict[str, Any]:
         """Read the mapping, and say at its field what is wrong with it."""

@@ -19,6 +19,7 @@ EMPTY_STATES = {
     "/approvals/": "Nothing waits for you",
     "/approvals/?tab=mine": "You have not asked for anything",
     "/usage/batches/": "",
+    "/usage/files/": "No file yet",
     "/usage/quarantine/": "",
     "/usage/completeness/": "Nothing came in, and nothing was stated",
     "/usage/meters/": "No meters yet",
