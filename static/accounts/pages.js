@@ -185,7 +185,7 @@ document.addEventListener("htmx:responseError", () => {
 // Unfold writes the name of a chosen file into a text field of its own markup, and stumbles where there is none. It
 // leaves alone what is marked like this; the browser's own field shows the name.
 document.addEventListener("DOMContentLoaded", () => {
-    for (const input of document.querySelectorAll(".ch-field input[type=file]")) {
+    for (const input of document.querySelectorAll(".ch-field input[type=file], [data-upload] input[type=file]")) {
         input.hasChangeListener = true;
     }
 });
