@@ -67,7 +67,7 @@ def groups(
     return (
         events.values("reason", "type", "subject")
         .annotate(
-            events=Count("id"),
+            events=Count("*"),
             seen=Sum("seen_count"),
             first=Min("first_seen_at"),
             last=Max("last_seen_at"),
@@ -111,7 +111,7 @@ def open_ids(keys: list[GroupKey]) -> list[int]:
 
 def counts_by_status() -> dict[str, int]:
     """Return how many events are open, released and discarded."""
-    rows = QuarantinedEvent.objects.order_by().values_list("status").annotate(events=Count("id"))
+    rows = QuarantinedEvent.objects.order_by().values_list("status").annotate(events=Count("*"))
     return dict.fromkeys(Status.values, 0) | dict(rows)
 
 
