@@ -53,7 +53,8 @@ REFUSED = {
         FROM billing_invoice
     """,
     "the price that was billed changes": 'UPDATE pricing_price SET spec = \'{"model": "flat", "amount": "1"}\'',
-    "the meter counts something else": "UPDATE metering_meter SET value_path = 'other'",
+    "the meter counts something else": "UPDATE metering_meter SET aggregation = 'max'",
+    "a version reads something else": "UPDATE metering_meterversion SET value_path = 'other'",
     "an event is forgotten": "DELETE FROM usage_event",
     "an identity is free again": "DELETE FROM usage_identity",
     "a customer is billed in another currency": "UPDATE accounts_customer SET currency = 'JPY'",
