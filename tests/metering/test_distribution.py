@@ -35,8 +35,8 @@ def test_every_usage_table_that_grows_with_events_is_spread_and_by_a_column_of_i
         if model._meta.db_table.startswith("usage_")
     }
 
-    # Series are looked up by whoever reads, receipts by source, closings by bill: they are small beside events, and stay
-    # on the coordinator.
+    # Series are looked up by whoever reads, receipts by source, closings by bill: small beside events, they stay on the
+    # coordinator.
     assert usage_tables - spread == {"usage_series", "usage_receipt", "usage_receipt_hour", "usage_closing"}
     assert spread <= usage_tables
 
