@@ -67,10 +67,16 @@ def _synthetic_lines(synthetic: SyntheticMonths) -> list[str]:
 
 
 def _what_was_new(sample: SampleMonth, synthetic: SyntheticMonths | None) -> str:
-    added = sample.load.accepted + (synthetic.new_events if synthetic else 0)
+    added = _new_events(sample, synthetic)
     if added:
         return f"Added {added:,} usage events."
-    return "Nothing was added: everything was here already, and every record was recognised as a duplicate."
+    return "Nothing was added: everything was here already, and the file was recognised as one that was loaded before."
+
+
+def _new_events(sample: SampleMonth, synthetic: SyntheticMonths | None) -> int:
+    # A file that was loaded before answers with the report of that load.
+    of_sample = 0 if sample.load.loaded_before else sample.load.accepted
+    return of_sample + (synthetic.new_events if synthetic else 0)
 
 
 def as_json(sample: SampleMonth, synthetic: SyntheticMonths | None) -> dict[str, object]:
@@ -90,7 +96,7 @@ def as_json(sample: SampleMonth, synthetic: SyntheticMonths | None) -> dict[str,
         "lines": sample.lines,
         "documents": sample.documents,
         "mails": sample.mails,
-        "new_events": sample.load.accepted + (synthetic.new_events if synthetic else 0),
+        "new_events": _new_events(sample, synthetic),
     }
     if synthetic:
         summary["synthetic_customers"] = synthetic.customers
