@@ -35,6 +35,7 @@ class SyntheticMeter:
     value_path: str
     unit: str
     dimensions: tuple[str, ...]
+    aggregation: str = "sum"
 
 
 METERS = (
@@ -244,7 +245,7 @@ def _customer_events(
             busy = _busy_percent(random, moment)
             hours = (share * growth * busy * HOURS_BETWEEN_READINGS / 100).quantize(Decimal("0.01"))
             data = {"hours": str(hours), "gpu": gpu, "region": regions[gpu]}
-            yield _event(customer, GPU_TYPE, f"{gpu}-{reading}", moment, data)
+            yield event(customer, GPU_TYPE, f"{gpu}-{reading}", moment, data)
         if moment.hour < HOURS_BETWEEN_READINGS:
             yield from _daily_events(customer, random, moment, stored_gb)
         moment += timedelta(hours=HOURS_BETWEEN_READINGS)
@@ -260,11 +261,11 @@ def _daily_events(
     region = REGIONS[customer.size % len(REGIONS)]
     day = moment.date().isoformat()
     nvme = {"gb_hours": str(stored_gb * 24), "class": "nvme", "region": region}
-    yield _event(customer, STORAGE_TYPE, f"nvme-{day}", moment, nvme)
+    yield event(customer, STORAGE_TYPE, f"nvme-{day}", moment, nvme)
     objects = {"gb_hours": str(stored_gb * random.randint(60, 90)), "class": "object", "region": region}
-    yield _event(customer, STORAGE_TYPE, f"object-{day}", moment, objects)
+    yield event(customer, STORAGE_TYPE, f"object-{day}", moment, objects)
     egress = {"gb": str(Decimal(random.randint(200, 9_000) * customer.size) / 100), "region": region}
-    yield _event(customer, EGRESS_TYPE, f"egress-{day}", moment, egress)
+    yield event(customer, EGRESS_TYPE, f"egress-{day}", moment, egress)
 
 
 def _busy_percent(random: Random, moment: datetime) -> int:
@@ -277,13 +278,14 @@ def _busy_percent(random: Random, moment: datetime) -> int:
     return busy
 
 
-def _event(
+def event(
     customer: SyntheticCustomer,
     event_type: str,
     name: str,
     moment: datetime,
     data: dict[str, str],
 ) -> dict[str, object]:
+    """Return one CloudEvent of a customer; `name` is unique within its month."""
     return {
         "specversion": "1.0",
         "id": f"{customer.code}/{moment:%Y-%m}/{name}",

@@ -58,6 +58,8 @@ def _synthetic_lines(synthetic: SyntheticMonths) -> list[str]:
         "Synthetic GPU cloud (invented usage, fixed seed; marked so on every page and document)",
         _row("customers", synthetic.customers),
         _row("events", synthetic.events),
+        _row("lines of percentiles, levels and different users", synthetic.recounted.lines),
+        _row("  that equal a plain recount of their raw events", synthetic.recounted.equal),
     ]
     lines += [
         _row(f"{month:%B %Y}: {run.get_status_display().lower()}, invoices", run.invoices.count())
@@ -101,6 +103,8 @@ def as_json(sample: SampleMonth, synthetic: SyntheticMonths | None) -> dict[str,
     if synthetic:
         summary["synthetic_customers"] = synthetic.customers
         summary["synthetic_events"] = synthetic.events
+        summary["synthetic_lines_recounted"] = synthetic.recounted.lines
+        summary["synthetic_lines_equal"] = synthetic.recounted.equal
     return summary
 
 

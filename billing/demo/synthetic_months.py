@@ -13,12 +13,13 @@ from accounts.customers import CustomerDetails
 from accounts.legal_entities import LegalEntityDetails
 from accounts.models import LegalEntity
 from accounts.postal import Address
-from billing.demo import gpu_cloud
+from billing.demo import gpu_cloud, gpu_services
 from billing.demo.approving import approve_pending
 from billing.demo.control_totals import Sent, sent_by_hour, state_what_was_sent
 from billing.demo.customers import DemoCustomer, open_customers
 from billing.demo.months import Progress, bill_month, submit_month
 from billing.demo.people import DemoStaff
+from billing.demo.recounted import Recounted, recount_lines
 from billing.models import BillRun
 from metering import meters
 from metering.models import Meter, UsageEvent
@@ -31,6 +32,7 @@ ENTITY_CODE = "nimbus"
 BOOK_CODE = "gpu-cloud"
 CURRENCY = "EUR"
 TIME_ZONE = "Europe/Berlin"
+PRODUCTS = (*gpu_cloud.PRODUCTS, *gpu_services.PRODUCTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class SyntheticMonths:
     new_events: int
     customers: int
     runs: list[BillRun]
+    recounted: Recounted
 
 
 def bill_synthetic_months(staff: DemoStaff, *, at: datetime, progress: Progress) -> SyntheticMonths:
@@ -57,7 +60,7 @@ def bill_synthetic_months(staff: DemoStaff, *, at: datetime, progress: Progress)
         if first
         else gpu_cloud.first_months(periods.local_date(at, TIME_ZONE))
     )
-    for meter in gpu_cloud.METERS:
+    for meter in (*gpu_cloud.METERS, *gpu_services.METERS):
         _meter(meter, staff, at=at)
     book = _price_book(months, staff, at=at)
     open_customers(
@@ -88,6 +91,7 @@ def bill_synthetic_months(staff: DemoStaff, *, at: datetime, progress: Progress)
         new_events=stored() - before,
         customers=entity.customers.count(),
         runs=runs,
+        recounted=recount_lines(runs),
     )
 
 
@@ -129,7 +133,7 @@ def _meter(meter: gpu_cloud.SyntheticMeter, staff: DemoStaff, *, at: datetime) -
             code=meter.code,
             name=meter.name,
             event_type=meter.event_type,
-            aggregation=Meter.Aggregation.SUM,
+            aggregation=meter.aggregation,
             value_path=meter.value_path,
             unit=meter.unit,
             dimensions=list(meter.dimensions),
@@ -149,7 +153,7 @@ def _price_book(months: list[date], staff: DemoStaff, *, at: datetime) -> PriceB
         at=at,
     )
     ids = _products(staff, at=at)
-    opening = {product.sku: product.price for product in gpu_cloud.PRODUCTS}
+    opening = {product.sku: product.price for product in PRODUCTS}
     for month, prices in ((months[0], opening), (months[2], gpu_cloud.PRICE_CUT)):
         version = _submit(book, prices, ids, periods.start_of_day(month, TIME_ZONE), staff, at=at)
         approve_pending(
@@ -175,7 +179,7 @@ def _products(staff: DemoStaff, *, at: datetime) -> dict[str, int]:
                 meter_id=meter_ids.get(product.meter),
                 dimension_filter=product.filter,
             )
-            for product in gpu_cloud.PRODUCTS
+            for product in PRODUCTS
         ],
         actor=staff.product_manager,
         at=at,
@@ -260,7 +264,7 @@ def _load(
     progress: Progress,
 ) -> Sent:
     """Load usage of `[start, end)` through the very door that a file of it would take; returns what was sent."""
-    events = list(gpu_cloud.usage_events(index, start, end))
+    events = [*gpu_cloud.usage_events(index, start, end), *gpu_services.usage_events(index, start, end)]
     lines = [json.dumps(event) for event in events]
     done = 0
 
