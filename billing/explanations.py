@@ -22,6 +22,7 @@ from billing.errors import InvoiceUnknown
 from billing.models import Invoice, InvoiceLine
 from metering import usage
 from metering.aggregations import combine, quantity_unit
+from metering.erasure_guard import reaches_beyond
 from metering.models import Meter, UsageEvent
 from pricing.charges import Billed, ContractTerms, MeteredUsage, PriceInForce, charges
 from pricing.models import Contract, Price, PriceBookVersion
@@ -64,6 +65,7 @@ class UsageNow(StrEnum):
 
     SAME = "same"
     LATER_USAGE = "later_usage"
+    ERASED = "erased"
     DIFFERENT = "different"
     NONE = "none"
 
@@ -73,8 +75,9 @@ class Rereading:
     """The usage of a line's service period and price as it is now.
 
     `same`: nothing was added since. `later_usage`: usage came after the line was drafted, `later_quantity` and
-    `later_events` of it, which a later line bills. `different`: it is not what was billed, and no later usage is the
-    reason, which must never be. `none`: a fee bills no usage.
+    `later_events` of it, which a later line bills. `erased`: it is as much as was billed, and what it is made of was
+    erased by law since. `different`: it is not what was billed, and neither is the reason, which must never be.
+    `none`: a fee bills no usage.
     """
 
     outcome: UsageNow
@@ -289,10 +292,17 @@ def _reread(line: InvoiceLine, totals: Sequence[usage.SeriesTotal]) -> Rereading
         .filter(invoice_id__lte=line.invoice_id)
         .aggregate(quantity=Sum("quantity"), event_count=Sum("event_count"))
     )
+    later_quantity = subtract(quantity, billed["quantity"] or ZERO)
+    later_events = event_count - (billed["event_count"] or 0)
+    outcome = UsageNow.DIFFERENT
+    if usage.windows_with_unseen_usage([unseen]):
+        outcome = UsageNow.LATER_USAGE
+    elif not later_quantity and not later_events and reaches_beyond(customer_id=unseen.customer_id, moment=start):
+        outcome = UsageNow.ERASED
     return Rereading(
-        outcome=UsageNow.LATER_USAGE if usage.windows_with_unseen_usage([unseen]) else UsageNow.DIFFERENT,
+        outcome=outcome,
         quantity=quantity,
         event_count=event_count,
-        later_quantity=subtract(quantity, billed["quantity"] or ZERO),
-        later_events=event_count - (billed["event_count"] or 0),
+        later_quantity=later_quantity,
+        later_events=later_events,
     )

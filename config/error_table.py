@@ -87,6 +87,7 @@ _CONFLICT: tuple[type[CountinghouseError], ...] = (
     metering.ArchiveFileDamaged,
     metering.ErasureOpen,
     metering.UsageOnHold,
+    metering.ErasureWaitsForFiles,
     metering.UsageFileStateOther,
     metering.UsageFileNotHere,
     metering.NothingToClear,

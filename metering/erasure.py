@@ -14,15 +14,15 @@ from typing import Any
 
 import msgspec
 from django.db import connection, transaction
-from django.db.models import F
 from django.urls import reverse
 
 from accounts import approvals, audit
 from accounts.access import Actor, Permission
 from accounts.constraints import named
 from accounts.models import ApprovalRequest, Customer
-from metering import archive_files, archive_tables, legal_holds, retention
+from metering import archive_files, archive_tables, erasure_traces, legal_holds, retention
 from metering.archive_files import EventRow
+from metering.erasure_guard import ERASED, add, name_erasure, subjects_of
 from metering.errors import ErasureInvalid, ErasureOpen, ErasureUnknown, UsageOnHold
 from metering.events import event_key
 from metering.models import ArchivedMonth, RefusedEvent, UsageErasure, UsageFileRefusal
@@ -31,7 +31,6 @@ Status = UsageErasure.Status
 APPROVAL_KIND = "usage_erasure"
 _ROWS_AT_ONCE = 2_000
 _BASIS_LENGTH = 254
-_ERASED = "erased by law"
 
 
 @transaction.atomic
@@ -162,7 +161,7 @@ def carry_out(*, erasure_id: int, actor: Actor, at: datetime) -> UsageErasure:
 
     The moments of the archived months' files change, and with them their manifests: each new one names the one before.
 
-    Raises: PermissionMissing, ErasureUnknown, UsageOnHold, MonthInProgress, ArchiveFileDamaged.
+    Raises: PermissionMissing, ErasureUnknown, UsageOnHold, MonthInProgress, ArchiveFileDamaged, ErasureWaitsForFiles.
     """
     actor.require(Permission.MANAGE_RETENTION)
     erasure = UsageErasure.objects.filter(pk=erasure_id).first()
@@ -174,8 +173,10 @@ def carry_out(*, erasure_id: int, actor: Actor, at: datetime) -> UsageErasure:
     _erase_quarantined(erasure, at=at)
     _erase_refused(erasure)
     _erase_refused_rows(erasure)
-    for archived in _months_away(erasure.before):
+    for archived in _months(erasure.before):
         _erase_archived(erasure, archived, actor=actor, at=at)
+    erasure_traces.erase_traces(erasure)
+    erasure_traces.require_no_files(erasure, at=at)
     return _finish(erasure_id, actor=actor, at=at)
 
 
@@ -205,6 +206,8 @@ def _finish(erasure_id: int, *, actor: Actor, at: datetime) -> UsageErasure:
             "archived_events": erasure.archived_events,
             "quarantined_events": erasure.quarantined_events,
             "refused_events": erasure.refused_events,
+            "unique_values": erasure.unique_values,
+            "other_records": erasure.other_records,
         },
     )
     # What was updated stays on the pages of the tables, out of sight, until they are cleaned.
@@ -215,7 +218,7 @@ def _finish(erasure_id: int, *, actor: Actor, at: datetime) -> UsageErasure:
 def _clean_tables() -> None:
     with connection.cursor() as cursor:
         if not connection.in_atomic_block:
-            cursor.execute("VACUUM usage_event, metering_quarantinedevent, metering_refusedevent")
+            cursor.execute("VACUUM usage_event, usage_part, metering_quarantinedevent, metering_refusedevent")
 
 
 _EVENTS = """
@@ -238,7 +241,7 @@ def _erase_events(erasure: UsageErasure) -> None:
 @transaction.atomic
 def _erase_from(table: str, erasure: UsageErasure, *, counts: bool = True) -> int:
     """Empty some of the customer's events in a table; returns how many."""
-    _name_erasure(erasure)
+    name_erasure(erasure)
     with named("usage_event_never_changes", UsageOnHold), connection.cursor() as cursor:
         cursor.execute(
             _EVENTS.format(table=table),
@@ -246,7 +249,7 @@ def _erase_from(table: str, erasure: UsageErasure, *, counts: bool = True) -> in
         )
         erased = int(cursor.rowcount)
     if counts:
-        _add(erasure, events=erased)
+        add(erasure, events=erased)
     return erased
 
 
@@ -283,10 +286,10 @@ _QUARANTINED = """
 
 @transaction.atomic
 def _erase_quarantined(erasure: UsageErasure, *, at: datetime) -> None:
-    _name_erasure(erasure)
+    name_erasure(erasure)
     with connection.cursor() as cursor:
         cursor.execute(_QUARANTINED, {"customer_id": erasure.customer_id, "before": erasure.before, "at": at})
-        _add(erasure, quarantined_events=int(cursor.rowcount))
+        add(erasure, quarantined_events=int(cursor.rowcount))
 
 
 def _erase_refused(erasure: UsageErasure) -> None:
@@ -294,7 +297,7 @@ def _erase_refused(erasure: UsageErasure) -> None:
 
     A refusal never counted, so that `before` does not matter: all that is there goes.
     """
-    subjects = _subjects_of(erasure.customer_id)
+    subjects = subjects_of(erasure.customer_id)
     batches = set(_batches_of_their_keys(erasure.customer_id))
     last = 0
     while True:
@@ -326,32 +329,19 @@ def _theirs(
 def _empty_refused(erasure: UsageErasure, ids: list[int]) -> None:
     if not ids:
         return
-    _name_erasure(erasure)
-    emptied = RefusedEvent.objects.filter(pk__in=ids).update(source="", event_id="", payload="", detail=_ERASED)
-    _add(erasure, refused_events=emptied)
+    name_erasure(erasure)
+    emptied = RefusedEvent.objects.filter(pk__in=ids).update(source="", event_id="", payload="", detail=ERASED)
+    add(erasure, refused_events=emptied)
 
 
 @transaction.atomic
 def _erase_refused_rows(erasure: UsageErasure) -> None:
     """Empty rows of files that were refused and name a subject of the customer."""
-    _name_erasure(erasure)
-    for name in _subjects_of(erasure.customer_id):
+    name_erasure(erasure)
+    for name in subjects_of(erasure.customer_id):
         quoted = msgspec.json.encode(name).decode()
-        theirs = UsageFileRefusal.objects.filter(payload__contains=quoted).exclude(detail=_ERASED).order_by()
-        _add(erasure, refused_events=theirs.update(event_id="", payload="", detail=_ERASED))
-
-
-def _subjects_of(customer_id: int) -> list[str]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT DISTINCT name FROM metering_subject AS subject JOIN metering_subjectassignment AS assignment
-                ON assignment.subject_id = subject.id
-            WHERE assignment.customer_id = %s
-            """,
-            [customer_id],
-        )
-        return [name for (name,) in cursor.fetchall()]
+        theirs = UsageFileRefusal.objects.filter(payload__contains=quoted).exclude(detail=ERASED).order_by()
+        add(erasure, refused_events=theirs.update(event_id="", payload="", detail=ERASED))
 
 
 def _batches_of_their_keys(customer_id: int) -> list[int]:
@@ -374,10 +364,14 @@ def _identities_of(customer_id: int, keys: list[str]) -> set[str]:
         return {key.hex for (key,) in cursor.fetchall()}
 
 
+def _months(before: datetime) -> list[ArchivedMonth]:
+    """Return the months with events before a moment that have a file, or may have one that was cut off."""
+    return [each for each in ArchivedMonth.objects.order_by("month") if retention.start_of(each.month) < before]
+
+
 def _months_away(before: datetime) -> list[ArchivedMonth]:
-    """Return the months that have a file with events before a moment."""
-    found = ArchivedMonth.objects.exclude(status=ArchivedMonth.Status.PLANNED).order_by("month")
-    return [each for each in found if retention.start_of(each.month) < before]
+    """Return the months that have a whole file with events before a moment."""
+    return [each for each in _months(before) if each.status != ArchivedMonth.Status.PLANNED]
 
 
 def _erase_archived(erasure: UsageErasure, archived: ArchivedMonth, *, actor: Actor, at: datetime) -> None:
@@ -387,7 +381,7 @@ def _erase_archived(erasure: UsageErasure, archived: ArchivedMonth, *, actor: Ac
     """
     emptying = _Emptying(erasure)
     with transaction.atomic():
-        _name_erasure(erasure)
+        name_erasure(erasure)
         archived = retention.rewrite_file(
             month=archived.month,
             customer_id=erasure.customer_id,
@@ -397,7 +391,7 @@ def _erase_archived(erasure: UsageErasure, archived: ArchivedMonth, *, actor: Ac
             actor=actor,
             at=at,
         )
-        _add(erasure, archived_events=emptying.emptied)
+        add(erasure, archived_events=emptying.emptied)
     archive_files.remove_superseded(Path(archived.folder), month=archived.month, revision=archived.revision)
 
 
@@ -425,18 +419,6 @@ class _Emptying:
 
     def _is_before(self, row: EventRow) -> bool:
         return archive_tables.moment_of(row.time) < self._before
-
-
-def _name_erasure(erasure: UsageErasure) -> None:
-    """Tell the triggers which erasure this transaction carries out, and wait for holds that are being set."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT wait_for_legal_holds()")
-        cursor.execute("SELECT set_config('countinghouse.erasure', %s, true)", [str(erasure.pk)])
-
-
-def _add(erasure: UsageErasure, **erased: int) -> None:
-    for name, count in erased.items():
-        UsageErasure.objects.filter(pk=erasure.pk).update(**{name: F(name) + count})
 
 
 approvals.register(

@@ -296,6 +296,12 @@ class ErasureOpen(CountinghouseError):
     code = "erasure_open"
 
 
+class ErasureWaitsForFiles(CountinghouseError):
+    """Files that were uploaded before may hold events of this customer, and are neither loaded nor discarded."""
+
+    code = "erasure_waits_for_files"
+
+
 class UsageOnHold(CountinghouseError):
     """A legal hold covers usage of this customer: it is not erased."""
 

@@ -126,6 +126,7 @@ def file_page(request: StaffRequest, file_id: int) -> HttpResponseBase:
         reason=request.GET.get("reason", ""),
         lines=file_overview.mapping_lines(file),
         span=file_overview.batches_of(file),
+        lies_here=file.parts.exists(),
     )
 
 
@@ -241,4 +242,4 @@ def _act(verb: Callable[..., object], done: str) -> Callable[..., HttpResponseBa
 
 stop_loading = _act(usage_files.stop_loading, "The load stops; what was loaded stays.")
 resume_loading = _act(usage_files.resume_loading, "The load goes on where it was.")
-discard_file = _act(usage_files.discard_file, "The file is discarded; nothing of it was loaded.")
+discard_file = _act(usage_files.discard_file, "The file is discarded; what was loaded of it stays.")

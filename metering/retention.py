@@ -307,12 +307,13 @@ def rewrite_file(
     """Write a month's file anew for an erasure, inside its transaction; the caller takes the old one off the disk.
 
     The new manifest names the one before. `empty_table` does the same to a table that is only detached. A month that
-    is not away yet begins anew. A file without the customer's events, or that this erasure has rewritten, stays.
+    is not away yet begins anew, also one that is planned, of which a killed export may have left a file. A file without
+    the customer's events, or that this erasure has rewritten, stays.
 
     Raises: MonthInProgress, ArchiveFileDamaged, MonthChanged.
     """
     archived = _locked(month)
-    if archived.status in {Status.EXPORTED, Status.VERIFIED}:
+    if archived.status in {Status.PLANNED, Status.EXPORTED, Status.VERIFIED}:
         _start_over(archived)
         return archived
     before = manifest_of(archived)

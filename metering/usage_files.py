@@ -267,13 +267,18 @@ def resume_loading(*, file_id: int, actor: Actor, at: datetime) -> UsageFile:
 
 @transaction.atomic
 def discard_file(*, file_id: int, actor: Actor, at: datetime) -> UsageFile:
-    """Give up a file of which nothing was loaded; its bytes go.
+    """Give up a file: its bytes go. Of one that was stopped or has failed, the rows that were loaded stay.
 
     Raises: PermissionMissing, UsageFileUnknown, UsageFileStateOther.
     """
     actor.require(Permission.LOAD_USAGE)
     file = _locked(file_id)
     if file.state == State.DISCARDED:
+        return file
+    if file.state in {State.STOPPED, State.FAILED}:
+        if not _needs_parts(file):
+            _drop_parts(file)
+            audit.record(actor=actor, verb="usage_file.bytes_discarded", subject=file, at=at)
         return file
     _require_state(file, State.RECEIVING, State.WAITING)
     _discard(file, actor=actor, at=at)

@@ -11,6 +11,11 @@ from accounts.triggers import refuse, refuse_truncate
 from metering.models.files import UsageFile
 
 _RULE = "act, reason, type, subject, source, time_from, time_until, file_id, last_event_id, events, explanation"
+# An erasure takes the name of a subject out of a rule that was carried out.
+_ERASED_BY_LAW = (
+    "usage_erasure_is_running() AND OLD.state <> 'running' AND NEW.subject = 'erased by law'"
+    " AND to_jsonb(OLD) - 'subject' = to_jsonb(NEW) - 'subject'"
+)
 
 
 class QuarantineClearance(models.Model):
@@ -82,14 +87,14 @@ class QuarantineClearance(models.Model):
                 "clearance_keeps_its_rule",
                 "What was decided stays as it was decided.",
                 operation=pgtrigger.Update,
-                condition=f"({', '.join(f'OLD.{name.strip()}' for name in _RULE.split(','))}) IS DISTINCT FROM"
-                f" ({', '.join(f'NEW.{name.strip()}' for name in _RULE.split(','))})",
+                condition=f"(({', '.join(f'OLD.{name.strip()}' for name in _RULE.split(','))}) IS DISTINCT FROM"
+                f" ({', '.join(f'NEW.{name.strip()}' for name in _RULE.split(','))})) AND NOT ({_ERASED_BY_LAW})",
             ),
             refuse(
                 "clearance_ends_once",
                 "A clearance that has ended stays so.",
                 operation=pgtrigger.Update,
-                condition="OLD.state <> 'running' OR NEW.position < OLD.position",
+                condition=f"(OLD.state <> 'running' OR NEW.position < OLD.position) AND NOT ({_ERASED_BY_LAW})",
             ),
             refuse("clearance_is_never_deleted", "A decision is kept.", operation=pgtrigger.Delete),
             refuse_truncate("clearances_are_never_emptied"),

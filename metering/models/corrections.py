@@ -84,8 +84,12 @@ class UsageCorrection(models.Model):
             refuse(
                 "correction_stays_what_was_asked_for",
                 operation=pgtrigger.Update,
-                condition=pgtrigger.AnyChange(
-                    "kind", "reason", "selection", "changes", "reverts", "requested_by", "requested_at", "events"
+                condition=(
+                    "(OLD.kind, OLD.reason, OLD.reverts_id, OLD.requested_by_id, OLD.requested_at, OLD.events)"
+                    " IS DISTINCT FROM"
+                    " (NEW.kind, NEW.reason, NEW.reverts_id, NEW.requested_by_id, NEW.requested_at, NEW.events)"
+                    " OR (OLD.selection, OLD.changes) IS DISTINCT FROM (NEW.selection, NEW.changes)"
+                    " AND NOT (usage_erasure_is_running() AND NEW.selection = '{}' AND NEW.changes = '{}')"
                 ),
                 sentence="What a correction asks for never changes: drop it and ask for another.",
             ),
@@ -146,8 +150,10 @@ class UsageCorrectionItem(models.Model):
                 "correction_item_is_settled_once",
                 operation=pgtrigger.Update,
                 condition=(
-                    "OLD.state <> 'waiting' OR (OLD.correction_id, OLD.customer_id, OLD.time, OLD.key, OLD.changes)"
-                    " IS DISTINCT FROM (NEW.correction_id, NEW.customer_id, NEW.time, NEW.key, NEW.changes)"
+                    "(OLD.state <> 'waiting' OR (OLD.correction_id, OLD.customer_id, OLD.time, OLD.key, OLD.changes)"
+                    " IS DISTINCT FROM (NEW.correction_id, NEW.customer_id, NEW.time, NEW.key, NEW.changes))"
+                    " AND NOT (usage_erasure_covers(OLD.customer_id, OLD.time) AND NEW.changes = '{}'"
+                    " AND to_jsonb(OLD) - 'changes' = to_jsonb(NEW) - 'changes')"
                 ),
                 sentence="What became of an event of a correction never changes.",
             ),

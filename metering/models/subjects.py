@@ -12,7 +12,9 @@ from django.db import models
 from django.db.models import F, Func, Q, Value
 
 from accounts.models import Customer, history
-from accounts.triggers import append_only, refuse, refuse_truncate
+from accounts.triggers import refuse, refuse_truncate
+
+_NAME_STAYS = "Whose usage it is hangs on the name of a subject: it stays."
 
 
 class Subject(models.Model):
@@ -23,7 +25,17 @@ class Subject(models.Model):
     class Meta:
         ordering = ("name",)
         constraints = (models.UniqueConstraint(fields=["name"], name="subject_name_is_unique"),)
-        triggers = append_only("subject", sentence="Whose usage it is hangs on the name of a subject: it stays.")
+        triggers = (
+            # An erasure takes the name of a subject that is nobody's any more, and was never another customer's.
+            refuse(
+                "subject_never_changes",
+                _NAME_STAYS,
+                operation=pgtrigger.Update,
+                condition="NOT (usage_erasure_is_running() AND NEW.id = OLD.id AND NEW.name = 'erased ' || OLD.id)",
+            ),
+            refuse("subject_is_never_deleted", _NAME_STAYS, operation=pgtrigger.Delete),
+            refuse_truncate("subject_is_never_emptied", _NAME_STAYS),
+        )
 
     def __str__(self) -> str:
         return self.name

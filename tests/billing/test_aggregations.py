@@ -7,16 +7,19 @@ from decimal import Decimal
 
 import pytest
 
+from accounts import approvals
+from accounts.access import Actor, Role
+from accounts.models import ApprovalRequest
 from billing import ladder
 from billing.explanations import UsageNow, explain_line
 from billing.invariants import RULES
 from billing.management.commands.check_invariants import breaches
 from billing.models import Invoice, UnbilledUsage
-from metering import ingestion, rollups
+from metering import erasure, ingestion, rollups
 from metering.models import Meter, UsageBatch
 from pricing.models import Product
+from tests import make_accounts, make_pricing
 from tests import make_billing as make
-from tests import make_pricing
 
 # What came late is told by the transaction that brought it, so each needs one of its own.
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -157,4 +160,33 @@ def test_a_level_that_nothing_prices_is_listed() -> None:
     listed = UnbilledUsage.objects.order_by("run__month").values_list("run__month", "quantity", "event_count")
     assert list(listed) == [(make.OCTOBER, Decimal(4), 1), (make.NOVEMBER, Decimal(1407), 1)]
     assert gauge.aggregation == Aggregation.GAUGE
+    assert not any(breaches(rule) for rule in RULES)
+
+
+def test_a_line_of_different_values_says_so_once_they_were_erased_by_law() -> None:
+    shop = make.shop(approved=False, tax_rate="0")
+    sold = products(Aggregation.UNIQUE, event_type=shop.meter.event_type)
+    make_pricing.approved_version(book=shop.book, prices=dict.fromkeys(sold.values(), ONE_EACH))
+    customer = make.subscriber(shop)
+    for quantity in ("2", "4", "4"):
+        make.use(shop, customer, quantity, on=datetime(2026, 10, 10, 12, tzinfo=UTC))
+    make.issued_run(shop)
+    asked = erasure.erase_raw_events(
+        customer_id=customer.pk,
+        reason="They asked",
+        legal_basis="GDPR Art. 17",
+        actor=make_accounts.actor(Role.ADMINISTRATOR),
+        at=make.DEC_2,
+    )
+    approvals.decide(
+        request_id=ApprovalRequest.objects.get(kind="usage_erasure", subject_id=asked.pk).pk,
+        outcome="approve",
+        actor=make_accounts.actor(Role.FINANCE_CONTROLLER),
+        at=make.DEC_2,
+    )
+
+    erasure.carry_out(erasure_id=asked.pk, actor=Actor.system("tests"), at=make.DEC_2)
+
+    why = explain_line(make.invoice_of(customer).lines.get().pk)
+    assert (why.rereading.outcome, why.rereading.quantity) == (UsageNow.ERASED, Decimal(2))
     assert not any(breaches(rule) for rule in RULES)
