@@ -11,6 +11,8 @@ from accounts.charts import Chart, chart
 from accounts.periods import Grain, Period, edges, local_date
 from billing.explanations import SeriesPart
 from billing.models import InvoiceLine
+from metering.aggregations import Aggregation, slots_in
+from metering.meter_words import EXPLAINED
 from metering.quantities import QuantityAsk, quantities
 from pricing.price_texts import amount_text, exact_amount_text, quantity_text
 
@@ -111,6 +113,21 @@ _WRITERS: Final[Mapping[str, Callable[[Facts, InvoiceLine], str]]] = {
     "proration": _proration,
     "billed_before": _billed_before,
 }
+
+
+def how_measured(line: InvoiceLine, series: Sequence[SeriesPart]) -> str:
+    """Say how the quantity comes from events where it is not simply their sum or number; empty where it is."""
+    if not series or series[0].meter.aggregation in {Aggregation.SUM, Aggregation.COUNT}:
+        return ""
+    aggregation = series[0].meter.aggregation
+    words = EXPLAINED[aggregation].says
+    if aggregation == Aggregation.P95:
+        slots = slots_in(line.service_period.lower, line.service_period.upper)
+        words += f" This period has {slots:,} of them; the {slots // 20:,} highest are left out."
+    carried = sum(1 for part in series if not part.event_count)
+    if aggregation == Aggregation.GAUGE and carried:
+        words += f" In {carried} of {len(series)} series nothing was read in this period: what was read before held on."
+    return words
 
 
 def usage_by_day(line: InvoiceLine, series: Sequence[SeriesPart]) -> Chart:

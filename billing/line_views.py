@@ -39,6 +39,7 @@ def why(request: StaffRequest, line_id: int) -> HttpResponseBase:
             currency=explanation.line.currency,
             unit=explanation.line.unit,
         ),
+        measured=ladder.how_measured(explanation.line, explanation.series),
         chart=ladder.usage_by_day(explanation.line, explanation.series),
         archived=_archived(explanation.line),
         before=invoice_overview.line_before(explanation.line),

@@ -18,7 +18,12 @@ from billing.explanations import UsageNow
 from billing.models import InvoiceLine
 
 AT = datetime(2026, 11, 21, 7, tzinfo=UTC)
-KINDS = {"transit-95th", "volume", "console-user"}
+HOW_MEASURED = {
+    "transit-95th": "highest are left out",
+    "volume": "holds until the next one",
+    "console-user": "different values",
+}
+KINDS = set(HOW_MEASURED)
 
 
 @pytest.fixture
@@ -47,6 +52,7 @@ def test_bursts_levels_and_users_are_billed_as_a_recount_of_raw_events_says() ->
         why = explanations.explain_line(line.pk)
         assert (why.rerating.is_same, why.rereading.outcome) == (True, UsageNow.SAME)
         assert not ladder.usage_by_day(line, why.series).is_empty
+        assert HOW_MEASURED[line.product.code] in ladder.how_measured(line, why.series)
 
     again = bill_synthetic_months(staff, at=AT, progress=lambda *_: None)
 
