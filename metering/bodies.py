@@ -35,6 +35,8 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _MAX_GZIP_MEMBERS = 1_000
 _GZIP = 16 + zlib.MAX_WBITS
 _CHARSET = re.compile(r';\s*charset\s*=\s*"?([^";\s]*)', re.IGNORECASE)
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_QUOTED_PAIR = re.compile(r"\\(.)")
 _ATTRIBUTES = ("specversion", "id", "source", "type", "subject", "time")
 
 
@@ -214,9 +216,22 @@ def _binary_event(body: bytes, *, kind: str, headers: Mapping[str, str]) -> obje
     if isinstance(data, Unreadable):
         msg = f"The body is not JSON: {data.detail}."
         raise BodyNotJson(msg)
-    # The HTTP binding of CloudEvents 1.0, section 3.1.3.2: what is no printable ASCII is percent-encoded UTF-8.
-    attributes = {name: unquote(headers[f"ce-{name}"]) for name in _ATTRIBUTES if f"ce-{name}" in headers}
+    try:
+        attributes = {name: _attribute(headers[f"ce-{name}"]) for name in _ATTRIBUTES if f"ce-{name}" in headers}
+    except UnicodeDecodeError:
+        # With something else in its place, two ids would become one, and the second event a duplicate.
+        return Unreadable(body, "an attribute in a header is not percent-encoded UTF-8")
     return {**attributes, "data": data}
+
+
+def _attribute(header: str) -> str:
+    """Return what a header says, by the HTTP binding of CloudEvents 1.0, section 3.1.3.2.
+
+    What is no printable ASCII is percent-encoded UTF-8; older senders put values into quotes.
+    """
+    if _QUOTED.fullmatch(header):
+        header = _QUOTED_PAIR.sub(r"\1", header[1:-1])
+    return unquote(header, errors="strict")
 
 
 _READERS: Mapping[str, Callable[[bytes], Sequence[object]]] = {

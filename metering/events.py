@@ -38,6 +38,7 @@ class Envelope(msgspec.Struct, gc=False):
     time: Annotated[str, msgspec.Meta(max_length=64)]
     subject: Annotated[str, msgspec.Meta(max_length=MAX_NAME_LENGTH)] | None = None
     data: dict[str, Any] | None = None
+    data_base64: object = None
     specversion: Literal["1.0"] = "1.0"
 
 
@@ -227,6 +228,10 @@ def _event(index: int, envelope: Envelope) -> Event:
     source, event_id, kind, subject = envelope.source, envelope.id, envelope.type, envelope.subject or ""
     if not f"{source}{event_id}{kind}{subject}".isprintable():
         _refuse_control_characters(source=source, id=event_id, type=kind, subject=subject)
+    if envelope.data_base64 is not None:
+        # Left aside, what the event says would be lost, and two that say different things would be one.
+        msg = "data_base64: the data of an event is a JSON object here, under `data`"
+        raise _EventMalformed(msg)
     time = _moment(envelope.time)
     time_text = time.isoformat()
     data = envelope.data or {}

@@ -52,9 +52,13 @@ class IngestResult:
 
 
 class _Sorted(msgspec.Struct, gc=False):
-    """The events of a batch by what becomes of them; `judged` holds those whose identity is new here, by key."""
+    """The events of a batch by what becomes of them.
+
+    `judged` holds those whose identity is new here, by key, and `repeated` those of an identity that came before them.
+    """
 
     judged: dict[str, Counted | tuple[Event, Problem]]
+    repeated: list[Event]
     refused: list[refusals.Refusal]
     indexes: list[int]
     duplicates: int
@@ -200,7 +204,7 @@ def _sort(
     customer_id: int | None,
     source: str,
 ) -> _Sorted:
-    batch = _Sorted({}, [], [], 0, 0)
+    batch = _Sorted({}, [], [], [], 0, 0)
     for fault in malformed:
         batch.indexes.append(fault.index)
         batch.refused.append(
@@ -213,16 +217,12 @@ def _sort(
                 fault.event_id,
             ),
         )
-    first: dict[str, Event] = {}
     for event in events:
-        known = first.setdefault(event.key, event)
-        if known is not event:
-            _sort_known(batch, event, known.content_hash)
+        if event.key in batch.judged:
+            batch.repeated.append(event)
         elif source and event.source != source:
-            del first[event.key]
             _refuse(batch, event, RefusedEvent.Reason.FOREIGN_SOURCE, f"source {event.source!r} is not this key's")
         elif customer_id is not None and rules.owner(event) != customer_id:
-            del first[event.key]
             _refuse(batch, event, RefusedEvent.Reason.FOREIGN_SUBJECT, f"subject {event.subject!r} is not this key's")
         else:
             contradiction = contradictions.get(event.index)
@@ -249,8 +249,16 @@ def _take_identities(cursor: psycopg.Cursor, batch: _Sorted, *, at: datetime) ->
         key: (item.event if isinstance(item, Counted) else item[0]).content_hash for key, item in batch.judged.items()
     }
     taken = storage.take_identities(cursor, hashes)
-    if len(taken) == len(hashes):
-        return
+    if len(taken) < len(hashes):
+        hashes |= _sort_those_of_before(cursor, batch, hashes, taken, at=at)
+    for event in batch.repeated:
+        _sort_known(batch, event, hashes[event.key])
+
+
+def _sort_those_of_before(
+    cursor: psycopg.Cursor, batch: _Sorted, hashes: Mapping[str, str], taken: set[str], *, at: datetime
+) -> Mapping[str, str]:
+    """Take events of identities that other batches took out of the judged; returns what those identities said."""
     known = {key: batch.judged.pop(key) for key in hashes.keys() - taken}
     stored = storage.content_hashes(cursor, known)
     same = [key for key in known if stored[key] == hashes[key]]
@@ -259,6 +267,7 @@ def _take_identities(cursor: psycopg.Cursor, batch: _Sorted, *, at: datetime) ->
     for key, item in known.items():
         if key not in waiting:
             _sort_known(batch, item.event if isinstance(item, Counted) else item[0], stored[key])
+    return stored
 
 
 def _record_refused(

@@ -157,6 +157,33 @@ def test_binary_mode_takes_attributes_from_headers_and_data_from_the_body(acme: 
 
 
 @pytest.mark.parametrize(
+    ("header", "event_id"),
+    [('"e 1"', "e 1"), (r'"say \"hi\" \\ now"', r'say "hi" \ now'), ('"e1', '"e1'), ('"', '"'), ("e%22", 'e"')],
+)
+def test_quotes_around_an_attribute_in_a_header_are_none_of_it(
+    acme: Customer, send: Send, header: str, event_id: str
+) -> None:
+    event = recent(event_id)
+    attributes = {f"ce_{name}": str(event[name]) for name in ("specversion", "source", "type", "subject", "time")}
+    in_json = json.dumps({**event, "data": {"seconds": "2"}}).encode()
+
+    taken = send(b'{"seconds": "2"}', ce_id=header, **attributes)
+    again = send(in_json)
+
+    assert (outcome(taken), outcome(again)) == ((1, 0, []), (0, 1, []))
+
+
+def test_an_attribute_that_is_no_text_is_refused_rather_than_guessed(acme: Customer, send: Send) -> None:
+    event = recent("e1")
+    attributes = {f"ce_{name}": str(event[name]) for name in ("specversion", "source", "type", "subject", "time")}
+
+    answers = [send(b'{"seconds": "2"}', ce_id=f"e{wrong}", **attributes) for wrong in ("%FF", "%FE", "%ED%A0%80")]
+
+    assert [outcome(each) for each in answers] == [(0, 0, [(0, "malformed")])] * 3
+    assert UsageEvent.objects.count() == 0
+
+
+@pytest.mark.parametrize(
     ("content_type", "named"),
     [
         ("text/csv", "text/csv"),

@@ -41,6 +41,7 @@ def one(**changes: object) -> Any:
         pytest.param(one(time="0001-01-01T00:00:00+01:00"), "no moment of the calendar", id="before the year 1"),
         pytest.param(one(time="9999-12-31T23:59:59-01:00"), "no moment of the calendar", id="after the year 9999"),
         pytest.param(one(data=[1]), "data", id="data is an array"),
+        pytest.param(one(data=..., data_base64="eyJ4IjogMX0="), "data_base64", id="data as binary"),
         pytest.param(one(data={"x": 1.5}), "float", id="a binary float"),
         pytest.param(one(data={"x": Decimal("NaN")}), "data", id="NaN"),
         pytest.param(one(data={"x": Decimal("1e5000")}), "data", id="a number no database holds"),

@@ -121,6 +121,18 @@ def test_the_same_identity_with_other_content_is_refused_and_listed(
     assert UsageEvent.objects.filter(event_id="e1").count() == 1
 
 
+def test_what_comes_twice_in_a_batch_is_compared_with_what_was_accepted_before(
+    acme: Customer, gpu_seconds: Meter
+) -> None:
+    accepted, other = make.event("e1", seconds="1"), make.event("e1", seconds="2")
+    make.ingested(accepted)
+
+    result = make.ingested(other, accepted, other)
+
+    assert (result.duplicates, [each.index for each in result.rejected]) == (1, [0, 2])
+    assert {each.reason for each in result.rejected} == {"conflict"}
+
+
 @pytest.mark.parametrize(
     ("event", "reason"),
     [
