@@ -146,6 +146,15 @@ def unit_hours(area: Decimal) -> Decimal:
     return _plain(hours.quantize(Decimal(1).scaleb(-GAUGE_PLACES), context=_ROUNDED))
 
 
+def part_changed(before: Decimal, after: Decimal, *, places: int) -> Decimal:
+    """Return by what part of `before`, which is not zero, a quantity changes; rounded half up, below zero if it falls.
+
+    Quantities may have any number of digits, so that 28 of them, Python's own choice, would not do.
+    """
+    with decimal.localcontext(_ROUNDED):
+        return ((after - before) / before).quantize(Decimal(1).scaleb(-places))
+
+
 def _plain(number: Decimal) -> Decimal:
     """Drop zeros at the end, and keep the number free of an exponent."""
     short = number.normalize(_EXACT)

@@ -12,6 +12,7 @@ from django.db import connection, transaction
 from accounts.access import Actor
 from accounts.periods import month_period
 from metering import correction_work, quantities
+from metering.aggregations import part_changed
 from metering.models import UsageCorrection
 from metering.quantities import QuantityAsk
 
@@ -134,7 +135,7 @@ def _share(before: Decimal, after: Decimal) -> Decimal:
         return Decimal(0)
     if before == 0:
         return Decimal(1)
-    return abs((after - before) / before).quantize(Decimal("0.0001"))
+    return part_changed(before, after, places=4).copy_abs()
 
 
 def _text(quantity: Decimal) -> str:

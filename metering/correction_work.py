@@ -2,50 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from decimal import Decimal
-from typing import Any, NamedTuple
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
-import msgspec
 from django.db import connection, transaction
 
 from accounts import audit
 from accounts.access import Actor, Permission
-from metering import recount, storage
-from metering.counting import Counted, Problem
+from metering import correction_events, recount, storage
+from metering.correction_events import Place, Replacement, stored_events
 from metering.errors import CorrectionNotCountable, CorrectionUnknown
-from metering.events import Event, exact_number, read_events
-from metering.ingestion import Admitted, admit, counting_rules, store_counted
+from metering.ingestion import Admitted, store_counted
 from metering.models import UsageBatch, UsageCorrection, UsageCorrectionItem
 
 Kind, Status, State = UsageCorrection.Kind, UsageCorrection.Status, UsageCorrectionItem.State
 
 EVENTS_AT_ONCE = 1_000
-_ATTRIBUTES = frozenset({"subject", "time", "type"})
-
-_decode = msgspec.json.Decoder(dict, float_hook=exact_number).decode
-
-
-class Place(NamedTuple):
-    """Where an event lies: the primary key of `usage_event`."""
-
-    customer_id: int
-    time: datetime
-    key: str
-
-
-class Stored(NamedTuple):
-    """An accepted event as it lies in the database; `series_ids` are those that it counts in by now."""
-
-    place: Place
-    source: str
-    event_id: str
-    type: str
-    subject: str
-    data_text: str
-    series_ids: list[int]
 
 
 class Amendment(NamedTuple):
@@ -57,10 +31,10 @@ class Amendment(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """What a batch of a correction does: amendments, new events by their item, and what is left out and why."""
+    """What a batch of a correction does: amendments, items that an event replaces, and what is left out and why."""
 
     amendments: list[Amendment]
-    replacements: dict[int, dict[str, object]]
+    replaced: set[int]
     skipped: dict[int, str]
 
 
@@ -123,13 +97,13 @@ def settle(correction: UsageCorrection, items: Sequence[UsageCorrectionItem], *,
     """
     with connection.wrap_database_errors, storage.server_side_cursor() as cursor:
         # Locks in the order of senders: months, events, identities, series; then the fold.
-        events = _replacements_of(correction, items)
-        months = sorted({event.time.date().replace(day=1) for event in events.values()})
+        wanted = _replacements_of(correction, items)
+        months = sorted({event.time.date().replace(day=1) for event, _ in wanted.values()})
         batch_id = storage.begin_batch(cursor, months=months)
         with connection.cursor() as plain:
             recount.hold_partitions(plain)
-        plan = _plan(correction, items, events)
-        counted = _judged(cursor, [events[pk] for pk in events if pk in plan.replacements], at=at)
+        plan = _plan(correction, items, wanted)
+        counted = correction_events.count(cursor, [wanted[pk] for pk in wanted if pk in plan.replaced], at=at)
         _mark(items, plan, counted, batch_id=batch_id)
         if not plan.amendments:
             return 0
@@ -158,47 +132,6 @@ def settle(correction: UsageCorrection, items: Sequence[UsageCorrectionItem], *,
     return batch_id
 
 
-_STORED = """
-    SELECT event.customer_id, event.time, event.key, event.source, event.event_id, event.type, event.subject,
-           event.data::text, (
-               SELECT coalesce(array_agg(series_id ORDER BY series_id), '{}') FROM (
-                   SELECT series_id FROM (
-                       SELECT unnest(event.series_ids) AS series_id, 1 AS sign
-                       UNION ALL
-                       SELECT unnest(amendment.series_ids), amendment.sign FROM usage_amendment AS amendment
-                       WHERE amendment.customer_id = event.customer_id AND amendment.time = event.time
-                         AND amendment.key = event.key
-                   ) AS named
-                   GROUP BY series_id HAVING sum(sign) = 1
-               ) AS counts
-           )
-    FROM unnest(%s::bigint[], %s::timestamptz[], %s::uuid[]) AS asked(customer_id, time, key)
-    JOIN usage_event AS event USING (customer_id, time, key)
-    WHERE event.event_id <> '' AND usage_is_recountable(event.customer_id, event.time)
-"""
-_LOCK = """
-    SELECT FROM unnest(%s::bigint[], %s::timestamptz[], %s::uuid[]) AS asked(customer_id, time, key)
-    JOIN usage_event AS event USING (customer_id, time, key)
-    ORDER BY customer_id, time, key FOR NO KEY UPDATE OF event
-"""
-
-
-def stored_events(places: Sequence[Place], *, lock: bool = False) -> dict[str, Stored]:
-    """Return the events that lie at these places, by key; those whose data are gone are left out."""
-    if not places:
-        return {}
-    columns = [list(column) for column in zip(*places, strict=True)]
-    with connection.cursor() as cursor:
-        if lock:
-            cursor.execute(_LOCK, columns)
-        cursor.execute(_STORED, columns)
-        rows = cursor.fetchall()
-    return {
-        key.hex: Stored(Place(customer_id, time.astimezone(UTC), key.hex), *rest)
-        for customer_id, time, key, *rest in rows
-    }
-
-
 def place_of(item: UsageCorrectionItem) -> Place:
     """Return where the item's event lies."""
     return Place(item.customer_id, item.time, item.key.hex)
@@ -210,11 +143,11 @@ def _new_place_of(item: UsageCorrectionItem) -> Place | None:
     return Place(item.new_customer_id, item.new_time, item.new_key.hex)
 
 
-def _plan(correction: UsageCorrection, items: Sequence[UsageCorrectionItem], events: Mapping[int, Event]) -> _Plan:
+def _plan(correction: UsageCorrection, items: Sequence[UsageCorrectionItem], replaced: Collection[int]) -> _Plan:
     if correction.kind == Kind.REVERT:
         return _plan_of_revert(correction, items)
     stored = stored_events([place_of(item) for item in items], lock=True)
-    plan = _Plan([], {}, {})
+    plan = _Plan([], set(), {})
     for item in items:
         event = stored.get(item.key.hex)
         if event is None:
@@ -223,8 +156,8 @@ def _plan(correction: UsageCorrection, items: Sequence[UsageCorrectionItem], eve
             plan.skipped[item.pk] = "It was voided by another correction since."
         else:
             plan.amendments.append(Amendment(event.place, -1, event.series_ids))
-            if item.pk in events:
-                plan.replacements[item.pk] = {}
+            if item.pk in replaced:
+                plan.replaced.add(item.pk)
     return plan
 
 
@@ -250,7 +183,7 @@ def _plan_of_revert(correction: UsageCorrection, items: Sequence[UsageCorrection
         columns = zip(*[(*place_of(item), done[item.key].batch_id) for item in items], strict=True)
         cursor.execute(_VOIDED, [list(column) for column in columns])
         voided = {key.hex: series_ids for key, series_ids in cursor.fetchall()}
-    plan = _Plan([], {}, {})
+    plan = _Plan([], set(), {})
     for item in items:
         event, successor = stored.get(item.key.hex), new.get(item.key)
         replacement = stored.get(successor.key) if successor else None
@@ -265,95 +198,17 @@ def _plan_of_revert(correction: UsageCorrection, items: Sequence[UsageCorrection
     return plan
 
 
-def _replacements_of(correction: UsageCorrection, items: Sequence[UsageCorrectionItem]) -> dict[int, Event]:
-    """Return what takes the place of each event, by item; no event where it is only voided.
-
-    Raises: CorrectionNotCountable, where it would be no event.
-    """
+def _replacements_of(correction: UsageCorrection, items: Sequence[UsageCorrectionItem]) -> dict[int, Replacement]:
+    """Return what takes the place of each event, by item; nothing where it is only voided."""
     if correction.kind != Kind.REPLACE:
         return {}
     stored = stored_events([place_of(item) for item in items])
-    wanted = [(item, stored[item.key.hex]) for item in items if item.key.hex in stored]
-    envelopes = [
-        _envelope(event, item.changes if item.changes is not None else correction.changes, correction.pk)
-        for item, event in wanted
+    found = [item for item in items if item.key.hex in stored]
+    originals = [
+        (stored[item.key.hex], item.changes if item.changes is not None else correction.changes) for item in found
     ]
-    events, malformed = read_events(envelopes)
-    if malformed:
-        raise CorrectionNotCountable(_said([(fault.source, fault.event_id, fault.detail) for fault in malformed]))
-    return {wanted[event.index][0].pk: event for event in events}
-
-
-def _envelope(event: Stored, changes: Mapping[str, Any], correction_id: int) -> dict[str, object]:
-    data = _decode(event.data_text)
-    envelope: dict[str, object] = {
-        "source": event.source,
-        "id": f"{event.event_id}#{correction_id}",
-        "type": event.type,
-        "subject": event.subject,
-        "time": event.place.time.isoformat(),
-        "data": data,
-    }
-    for name, value in changes.items():
-        if name in _ATTRIBUTES:
-            envelope[name] = value
-        else:
-            _put(data, name, value)
-    return envelope
-
-
-def _put(data: dict[str, Any], name: str, value: Any) -> None:
-    """Put a value where counting would find it: under its name, or where the dots of the name lead to."""
-    where: Any = data
-    steps = [name] if name in data else name.split(".")
-    for step in steps[:-1]:
-        where = where.get(step) if isinstance(where, dict) else None
-    if not isinstance(where, dict):
-        where, steps = data, [name]
-    before = where.get(steps[-1])
-    is_number = isinstance(before, int | Decimal) and not isinstance(before, bool)
-    where[steps[-1]] = exact_number(value) if is_number and isinstance(value, str) and _is_number(value) else value
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return Decimal(text).is_finite()
-    except ArithmeticError:
-        return False
-
-
-def _judged(cursor: Any, events: Sequence[Event], *, at: datetime) -> Admitted:
-    """Count new events by the rules of their time, take their identities and name their series; all of them or none.
-
-    Raises: CorrectionNotCountable.
-    """
-    if not events:
-        return Admitted((), {}, ())
-    rules = counting_rules(cursor, events=events, at=at)
-    # What was accepted once may be corrected however old it is by now: its identity is kept for ever.
-    rules = rules._replace(earliest=min([rules.earliest, *[event.time for event in events]]))
-    judged = [(event, rules.judge(event)) for event in events]
-    problems = [(event, item.detail) for event, item in judged if isinstance(item, Problem)]
-    hashes = {event.key: event.content_hash for event in events}
-    if not problems:
-        taken = storage.take_identities(cursor, hashes)
-        problems = [(event, "an event of this source and id is there") for event in events if event.key not in taken]
-    admitted = Admitted((), {}, ())
-    if not problems:
-        admitted = admit(cursor, [item for _, item in judged if isinstance(item, Counted)])
-        problems = [(item.event, problem.detail) for item, problem in admitted.problems]
-    if problems:
-        raise CorrectionNotCountable(_said([(event.source, event.event_id, detail) for event, detail in problems]))
-    return admitted
-
-
-_SAID = 5
-
-
-def _said(faults: Sequence[tuple[str, str, str]]) -> str:
-    shown = "; ".join(f"{event_id} of {source}: {detail}" for source, event_id, detail in faults[:_SAID])
-    more = f"; and {len(faults) - _SAID:,} more" if len(faults) > _SAID else ""
-    return f"{len(faults):,} corrected events could not be counted: {shown}{more}."
+    made = correction_events.replacements(originals, correction_id=correction.pk)
+    return {item.pk: replacement for item, replacement in zip(found, made, strict=True)}
 
 
 def _mark(items: Sequence[UsageCorrectionItem], plan: _Plan, counted: Admitted, *, batch_id: int) -> None:
@@ -363,7 +218,7 @@ def _mark(items: Sequence[UsageCorrectionItem], plan: _Plan, counted: Admitted, 
             item.state, item.detail = State.SKIPPED, plan.skipped[item.pk]
             continue
         item.state, item.batch_id = State.APPLIED, batch_id
-        if item.pk in plan.replacements:
+        if item.pk in plan.replaced:
             successor = next(new)
             item.new_customer_id = successor.customer_id
             item.new_time, item.new_key = successor.event.time, UUID(successor.event.key)

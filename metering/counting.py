@@ -237,12 +237,17 @@ def plain(value: Decimal) -> str:
     return "0" if text == "-0" else text
 
 
+def is_number(text: str) -> bool:
+    """Say whether a text is a decimal number, however many digits it has."""
+    return _NUMBER(text) is not None
+
+
 def exact_value(value: object, *, name: str) -> Decimal | Problem:
     """Return a JSON number or a decimal string as sent; at most 38 digits, counted as written without an exponent."""
     if value is None or value == "":
         return Problem(Reason.MISSING_VALUE, f"{name!r} is missing")
     if type(value) is str:
-        if _NUMBER(value) is None:
+        if not is_number(value):
             return Problem(Reason.INVALID_VALUE, f"{name!r} is not a decimal number: {value[:80]!r}")
         number = Decimal(value)
     elif type(value) is Decimal or type(value) is int:

@@ -6,7 +6,7 @@ the limits of series, series, refusals. So parallel senders of the same events w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import MINYEAR, UTC, date, datetime, timedelta
 from typing import NamedTuple
@@ -136,14 +136,16 @@ def ingest(
     return result
 
 
-def counting_rules(cursor: psycopg.Cursor, *, events: Sequence[Event], at: datetime) -> CountingRules:
-    """Return what decides how these events count, as it stands now."""
+def counting_rules(
+    cursor: psycopg.Cursor, *, events: Sequence[Event], resting: Collection[int] = (), at: datetime
+) -> CountingRules:
+    """Return what decides how these events count, as it stands now; of meters that rest, with the rules of these."""
     earliest = earliest_acceptable(at)
     # Months go into the archive long after their last event; only for old ones has it to be asked which.
     if any(event.time < at - _SURELY_NOT_ARCHIVED for event in events):
         earliest = max(earliest, storage.archived_until(cursor) or earliest)
     return CountingRules(
-        meters=meters.rules_for(cursor, {event.type for event in events}),
+        meters=meters.rules_for(cursor, {event.type for event in events}, resting=resting),
         owners=attribution.owners_of(cursor, {event.subject for event in events}),
         earliest=earliest,
         latest=at + FUTURE_ALLOWANCE,

@@ -155,16 +155,19 @@ def dimensions_of(meter_ids: Collection[int]) -> dict[int, frozenset[str]]:
     return dict(found)
 
 
-def rules_for(cursor: psycopg.Cursor[Any], event_types: Collection[str]) -> dict[str, list[MeterRule]]:
-    """Return the rules of the active meters by the type of event that they take."""
+def rules_for(
+    cursor: psycopg.Cursor[Any], event_types: Collection[str], *, resting: Collection[int] = ()
+) -> dict[str, list[MeterRule]]:
+    """Return the rules of the active meters, and of these that rest, by the type of event that they take."""
     cursor.execute(
         """
         SELECT meter.event_type, meter.id, meter.aggregation, meter.series_limit, version.id, version.valid_from,
                version.value_path, version.event_filter::text, version.conversion, version.dimensions
         FROM metering_meter AS meter JOIN metering_meterversion AS version ON version.meter_id = meter.id
-        WHERE meter.is_active AND meter.event_type = ANY(%s) ORDER BY meter.id, version.valid_from DESC
+        WHERE (meter.is_active OR meter.id = ANY(%s)) AND meter.event_type = ANY(%s)
+        ORDER BY meter.id, version.valid_from DESC
         """,
-        [list(event_types)],
+        [list(resting), list(event_types)],
     )
     rules: dict[str, list[MeterRule]] = {}
     for event_type, meter_id, aggregation, series_limit, *version in cursor:

@@ -16,7 +16,7 @@ from accounts.charts import Chart, chart
 from accounts.errors import CountinghouseError
 from accounts.models import Customer
 from accounts.periods import Grain, Period, local_date, time_zone_named
-from metering.aggregations import Aggregation, quantity_unit
+from metering.aggregations import Aggregation, part_changed, quantity_unit
 from metering.counting import plain
 from metering.meters import dimensions_of
 from metering.models import Meter
@@ -230,7 +230,7 @@ def _group_rows(
                 quantity=quantity,
                 event_count=found.event_count if found else 0,
                 before=(was or _ZERO) if before else None,
-                change=((quantity - was) * 100 / was).quantize(Decimal("0.1")) if was else None,
+                change=part_changed(was, quantity, places=3).scaleb(2) if was else None,
                 url=_events_address(events_url, question, question.period, group),
             )
         )

@@ -14,7 +14,7 @@ from accounts.models import Customer
 from metering.attribution import assign_subject
 from metering.ingestion import IngestResult, ingest
 from metering.invariants import RULES
-from metering.meters import define_meter
+from metering.meters import THE_BEGINNING, define_meter
 from metering.models import Meter, SubjectAssignment, UsageBatch
 from metering.usage import SeriesTotal, UsageWindow, series_totals
 from tests import make_accounts
@@ -36,6 +36,7 @@ def meter(
     event_filter: Mapping[str, str | int | bool] | None = None,
     conversion: Decimal = Decimal(1),
     dimensions: Sequence[str] = (),
+    counts_from: datetime = THE_BEGINNING,
 ) -> Meter:
     """Define a meter; it adds up the seconds of GPU events unless told otherwise."""
     number = next(_number)
@@ -49,6 +50,7 @@ def meter(
         conversion=conversion,
         unit="s",
         dimensions=dimensions,
+        counts_from=counts_from,
         actor=SYSTEM,
         at=LONG_AGO,
     )

@@ -1,0 +1,144 @@
+"""What takes an event's place counts where the event counted, whatever became of meters and months since."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from pytest_django import Settings
+
+from accounts.models import Customer
+from metering import retention, rollups
+from metering.errors import CorrectionNotCountable
+from metering.meters import change_meter
+from metering.models import Meter, UsageCorrectionItem, UsageEvent
+from metering.retention_jobs import archive
+from tests import make_accounts, make_backfills, make_corrections
+from tests import make_metering as make
+from tests.make_corrections import drafted, named, replaced
+from tests.make_metering import NOON, SYSTEM, broken_rules
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def customer() -> Customer:
+    found = make_accounts.customer()
+    make.subject("project-1", customer=found)
+    return found
+
+
+def rest(meter: Meter) -> None:
+    change_meter(
+        meter_id=meter.pk, name=meter.name, is_active=False, series_limit=10, reason="x", actor=SYSTEM, at=NOON
+    )
+
+
+def quantities_of(customer: Customer, *meters: Meter, **window: datetime) -> list[Decimal]:
+    found = {each.meter_id: each.quantity for each in make.totals(customer, **window)}
+    return [found.get(meter.pk, Decimal(0)) for meter in meters]
+
+
+def test_a_meter_that_rests_by_now_keeps_counting_what_it_counted(customer: Customer) -> None:
+    resting, active = make.meter(), make.meter()
+    make.ingested(make.event("e1", seconds="5"))
+    rest(resting)
+    make.ingested(make.event("e2", seconds="7"))
+
+    make_corrections.applied(drafted(named("e1", "e2", seconds="6")))
+
+    assert quantities_of(customer, resting, active) == [6, 12]
+    assert broken_rules() == []
+
+
+def test_a_meter_that_rests_does_not_refuse_what_it_never_counted(customer: Customer) -> None:
+    resting, _ = make.meter(value_path="power"), make.meter()
+    make.ingested(make.event("e1", seconds="5", power="1"))
+    rest(resting)
+    make.ingested(make.event("e2", seconds="7", power="nonsense"))
+
+    make_corrections.applied(drafted(named("e1", "e2", seconds="6")))
+
+    assert quantities_of(customer, resting) == [1]
+
+
+def test_what_was_back_filled_from_before_a_meters_first_version_stays_in_it(customer: Customer) -> None:
+    make.meter()
+    make.ingested(make.event("e1", seconds="5"))
+    later = make.meter(counts_from=datetime(2026, 10, 16, tzinfo=UTC))
+    make_backfills.counted(make_backfills.asked(later, end=datetime(2026, 10, 16, tzinfo=UTC)))
+    before = quantities_of(customer, later)
+
+    replaced("e1", seconds="6")
+
+    assert before == [5]
+    assert quantities_of(customer, later) == [6]
+    assert broken_rules() == []
+
+
+def test_an_event_is_not_moved_to_where_nothing_can_be_counted_anew(
+    customer: Customer, settings: Settings, tmp_path: Path
+) -> None:
+    settings.ARCHIVE_DIR, settings.USAGE_ACCEPTANCE_MONTHS = tmp_path / "archive", 25
+    make.meter()
+    make.ingested(make.event("old", time="2024-08-10T10:00:00Z"), at=datetime(2024, 9, 2, tzinfo=UTC))
+    make.ingested(make.event("e1"))
+    rollups.fold()
+    later = datetime(2026, 11, 20, 9, tzinfo=UTC)
+    retention.plan_archive(month=date(2024, 8, 1), actor=SYSTEM, at=later)
+    archive(month=date(2024, 8, 1), actor=SYSTEM, at=later)
+    retention.detach_month(month=date(2024, 8, 1), actor=SYSTEM, at=later)
+
+    with pytest.raises(CorrectionNotCountable, match="archive"):
+        drafted(named("e1", time="2024-08-10T10:00:00Z"))
+
+    assert UsageCorrectionItem.objects.filter(state="applied").count() == 0
+
+
+def test_an_event_with_the_longest_id_is_replaced_and_that_once_more(customer: Customer) -> None:
+    meter = make.meter()
+    ids = ["x" * 200, "x" * 199 + "y"]
+    make.ingested(*[make.event(each) for each in ids])
+
+    make_corrections.applied(drafted(named(*ids, seconds="2")))
+    successors = UsageEvent.objects.filter(event_id__contains="#").order_by("event_id")
+    make_corrections.applied(drafted(named(*[each.event_id for each in successors], seconds="3")))
+
+    assert quantities_of(customer, meter) == [6]
+    assert all(len(event_id) <= 200 for event_id in UsageEvent.objects.values_list("event_id", flat=True))
+    assert broken_rules() == []
+
+
+@pytest.mark.parametrize("written", ["1_000", "１", " 5", "5 ", "+5", "0x10", "NaN"])
+def test_a_number_is_corrected_by_what_would_have_been_taken_for_one(customer: Customer, written: str) -> None:
+    make.meter()
+    make.ingested(make.event("e1", seconds=Decimal("5.0")))
+
+    with pytest.raises(CorrectionNotCountable, match="not a decimal number"):
+        drafted(named("e1", seconds=written))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "share"),
+    [
+        ("1e-30", "10000000000", "9999999999999999999999999999999999999999.0000"),
+        ("9" * 38, "1e-38", "1.0000"),
+        ("1e-38", "-" + "9" * 38, "9" * 38 + "0" * 37 + "1.0000"),
+        ("8", "8.0004", "0.0001"),
+        ("8", "8.0003", "0.0000"),
+        ("5", "5.0", "0"),
+        ("0", "1e-30", "1"),
+    ],
+)
+def test_the_share_that_changes_is_told_of_any_quantities(
+    customer: Customer, before: str, after: str, share: str
+) -> None:
+    make.meter()
+    make.ingested(make.event("e1", seconds=before))
+
+    correction = drafted(named("e1", seconds=after))
+
+    assert correction.preview is not None
+    assert correction.preview["greatest_share"] == share
