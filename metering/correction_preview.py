@@ -21,7 +21,10 @@ _ASKS_AT_ONCE = 500
 
 
 class Touched(NamedTuple):
-    """A month (of the legal entity's local time) of one customer's meter that a correction changes events of."""
+    """A month (of the legal entity's local time) of one customer's meter that a correction changes events of.
+
+    An event and the one that takes its place are one of `events`.
+    """
 
     customer_id: int
     customer: str
@@ -89,19 +92,21 @@ def _settled(correction_id: int) -> tuple[int, int]:
 
 _TOUCHED = """
     WITH fact AS (
-        SELECT customer_id, time, unnest(series_ids) AS series_id FROM usage_amendment WHERE batch_id = ANY(%(batches)s)
+        SELECT customer_id, time, unnest(series_ids) AS series_id, (sign < 0)::int AS old, (sign > 0)::int AS new
+        FROM usage_amendment WHERE batch_id = ANY(%(batches)s)
         UNION ALL
-        SELECT customer_id, time, unnest(series_ids) FROM usage_event WHERE batch_id = ANY(%(batches)s)
+        SELECT customer_id, time, unnest(series_ids), 0, 1 FROM usage_event WHERE batch_id = ANY(%(batches)s)
     )
     SELECT customer.id, customer.name, meter.id, meter.name, meter.unit, meter.aggregation,
-           date_trunc('month', fact.time AT TIME ZONE entity.time_zone)::date AS month, entity.time_zone, count(*)
+           date_trunc('month', fact.time AT TIME ZONE entity.time_zone)::date AS month, entity.time_zone,
+           greatest(sum(fact.old), sum(fact.new))
     FROM fact
     JOIN usage_series AS series ON series.customer_id = fact.customer_id AND series.id = fact.series_id
     JOIN metering_meter AS meter ON meter.id = series.meter_id
     JOIN accounts_customer AS customer ON customer.id = fact.customer_id
     JOIN accounts_legalentity AS entity ON entity.id = customer.legal_entity_id
     GROUP BY customer.id, meter.id, month, entity.time_zone
-    ORDER BY count(*) DESC, customer.name, meter.name, month LIMIT %(limit)s
+    ORDER BY 9 DESC, customer.name, meter.name, month LIMIT %(limit)s
 """
 
 

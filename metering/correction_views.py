@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, time
+from collections.abc import Sequence
 
 from django.contrib import messages
 from django.http import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.dateparse import parse_date
 from django.views.decorators.http import require_GET, require_POST
 
 from accounts import audit_search
@@ -18,13 +16,10 @@ from accounts.access import Permission
 from accounts.errors import CountinghouseError
 from accounts.models import ApprovalRequest, Customer
 from accounts.pages import Crumb, StaffRequest, actor_of, attempt, fragment, page, page_of, staff_page
-from metering import corrections
-from metering.correction_selection import EventFilter, NamedEvent, read_file
-from metering.errors import CorrectionFileInvalid, CorrectionSelectionInvalid
-from metering.models import UsageCorrection, UsageCorrectionItem, UsageEvent
+from metering import correction_form, correction_words, corrections
+from metering.models import Meter, UsageCorrection, UsageCorrectionItem, UsageEvent
 
 _ITEMS_SHOWN = 20
-_FILE_BYTES = 20 * 1024 * 1024
 
 
 @require_GET
@@ -32,7 +27,7 @@ _FILE_BYTES = 20 * 1024 * 1024
 def correction_list(request: StaffRequest) -> HttpResponseBase:
     """Show every correction and where it stands."""
     status = request.GET.get("status", "")
-    found = UsageCorrection.objects.defer("preview").all()
+    found = UsageCorrection.objects.defer("preview").select_related("requested_by")
     if status in UsageCorrection.Status.values:
         found = found.filter(status=status)
     return page(
@@ -47,30 +42,41 @@ def correction_list(request: StaffRequest) -> HttpResponseBase:
 
 @staff_page(Permission.CORRECT_USAGE)
 def new_correction(request: StaffRequest) -> HttpResponseBase:
-    """Say which events, what counts instead, and why; then see what it would change."""
-    if request.method == "POST":
+    """Say which events, what counts instead, and why; then see what it would change.
+
+    Events that were ticked in a list come as a form that is not sent yet: `step` is then "choose".
+    """
+    sent = request.POST if request.method == "POST" else request.GET
+    if request.method == "POST" and sent.get("step") != "choose":
         try:
             correction = _ask(request)
         except CountinghouseError as refusal:
             messages.error(request, str(refusal))
         else:
             return redirect("metering:correction", correction.pk)
+    customer = Customer.objects.select_related("legal_entity").filter(code=sent.get("customer", "").strip()).first()
     return page(
         request,
         "metering/correction_form.html",
         title="New correction",
         crumbs=[Crumb("Corrections", reverse("metering:corrections"))],
         customers=Customer.objects.order_by("name").values_list("code", "name")[:500],
-        sent=request.POST if request.method == "POST" else request.GET,
+        types=Meter.objects.order_by("event_type").values_list("event_type", flat=True).distinct()[:500],
+        sent=sent,
+        way=correction_form.way_of(sent),
+        ticked=correction_form.ticked_events(sent),
+        voids=sent.get("effect") == "void",
+        zone=customer.legal_entity.time_zone if customer else "UTC",
     )
 
 
 def _ask(request: StaffRequest) -> UsageCorrection:
-    sent, actor, at = request.POST, actor_of(request), timezone.now()
+    actor, at = actor_of(request), timezone.now()
+    asked = correction_form.read_form(request.POST, request.FILES.get("file"))
     correction = corrections.request_correction(
-        events=_chosen(request),
-        changes=_pairs(sent.get("changes", "")),
-        reason=sent.get("reason", ""),
+        events=asked.events,
+        changes=asked.changes,
+        reason=request.POST.get("reason", ""),
         actor=actor,
         at=at,
     )
@@ -79,58 +85,6 @@ def _ask(request: StaffRequest) -> UsageCorrection:
     except CountinghouseError:
         corrections.drop_correction(correction_id=correction.pk, actor=actor, at=at)
         raise
-
-
-def _chosen(request: StaffRequest) -> EventFilter | Sequence[NamedEvent]:
-    sent, upload = request.POST, request.FILES.get("file")
-    if upload is not None:
-        if upload.size is None or upload.size > _FILE_BYTES:
-            raise CorrectionFileInvalid
-        try:
-            return read_file(upload.read().decode())
-        except UnicodeDecodeError as error:
-            raise CorrectionFileInvalid from error
-    if event_id := sent.get("event_id", "").strip():
-        return [NamedEvent(source=sent.get("source", "").strip(), event_id=event_id)]
-    customer_id = None
-    if code := sent.get("customer", "").strip():
-        customer_id = Customer.objects.filter(code=code).values_list("pk", flat=True).first()
-        if customer_id is None:
-            message = f"No customer has the number {code!r}."
-            raise CorrectionSelectionInvalid(message)
-    return EventFilter(
-        customer_id=customer_id,
-        type=sent.get("type", "").strip(),
-        source=sent.get("source", "").strip(),
-        start=_midnight(sent.get("first_day", "")),
-        end=_midnight(sent.get("end_day", "")),
-        data=_pairs(sent.get("data", "")),
-    )
-
-
-def _midnight(text: str) -> datetime | None:
-    if not text:
-        return None
-    try:
-        day = parse_date(text)
-    except ValueError:
-        day = None
-    if day is None:
-        message = f"{text[:20]!r} is not a day such as 2026-10-31."
-        raise CorrectionSelectionInvalid(message)
-    return datetime.combine(day, time(), tzinfo=UTC)
-
-
-def _pairs(text: str) -> Mapping[str, str]:
-    """Read lines of `name=value`."""
-    found: dict[str, str] = {}
-    for line in filter(None, map(str.strip, text.splitlines())):
-        name, sign, value = line.partition("=")
-        if not sign or not name.strip():
-            message = f"{line[:80]!r} is not written as name=value."
-            raise CorrectionSelectionInvalid(message)
-        found[name.strip()] = value.strip()
-    return found
 
 
 @require_GET
@@ -142,7 +96,12 @@ def correction_page(request: StaffRequest, correction_id: int) -> HttpResponseBa
     percent = settled * 100 // correction.events
     if request.headers.get("HX-Request"):
         return fragment(
-            request, "metering/correction_progress.html", correction=correction, settled=settled, percent=percent
+            request,
+            "metering/correction_progress.html",
+            correction=correction,
+            settled=settled,
+            percent=percent,
+            asked_for=correction_words.events_asked_for(correction),
         )
     items = list(correction.items.order_by("customer_id", "time", "key")[:_ITEMS_SHOWN])
     return page(
@@ -153,8 +112,9 @@ def correction_page(request: StaffRequest, correction_id: int) -> HttpResponseBa
         correction=correction,
         settled=settled,
         percent=percent,
+        asked_for=correction_words.events_asked_for(correction),
         preview=correction.preview or {},
-        rows=(correction.preview or {}).get("rows", [])[:200],
+        rows=correction_words.changes_of(correction.preview or {})[:200],
         items=_with_events(items),
         needs_approval=corrections.needs_approval(correction),
         approval=ApprovalRequest.objects.filter(kind=corrections.APPROVAL_KIND, subject_id=correction.pk).last(),

@@ -21,7 +21,7 @@ from accounts.access import Actor, Permission
 from accounts.constraints import named
 from accounts.models import ApprovalRequest
 from accounts.nudges import nudge
-from metering import correction_preview, correction_selection
+from metering import correction_preview, correction_selection, correction_words
 from metering.correction_selection import EventFilter, NamedEvent
 from metering.errors import (
     CorrectionAlreadyReverted,
@@ -273,7 +273,7 @@ def _summary(correction: UsageCorrection) -> dict[str, Any]:
     return {
         "what": correction.get_kind_display(),
         "events": correction.events,
-        "selection": ", ".join(f"{name}: {value}" for name, value in correction.selection.items()),
+        "which": "; ".join(f"{name}: {words}" for name, words in correction_words.events_asked_for(correction)),
         "new values": ", ".join(f"{name}: {value}" for name, value in correction.changes.items()) or "none",
         "customers": preview.get("customers", 0),
         "greatest change of a quantity": f"{Decimal(preview.get('greatest_share', '0')):.1%}",

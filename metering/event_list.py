@@ -79,6 +79,11 @@ class ListedEvent:
     series: Sequence[SeriesOfEvent]
     amended_by: Sequence[int]
 
+    @property
+    def place(self) -> str:
+        """Where it stands, as a word for a form; nothing of one whose identity was erased."""
+        return cursor_text(Place(self.time, UUID(event_key(self.source, self.id)))) if self.id else ""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventPage:

@@ -163,6 +163,13 @@ def figure(value: Decimal | int | None) -> str:
     return f"{number:,.{places}f}"
 
 
+@register.filter
+def change(value: Decimal | int | None) -> str:
+    """Write a difference like a figure, with its sign."""
+    number = Decimal(value or 0)
+    return f"{'+' if number > 0 else '−'}{figure(abs(number))}" if number else figure(value)
+
+
 @register.simple_tag(takes_context=True)
 def with_query(context: template.Context, **changes: object) -> str:
     """Return this page's query string with some parameters changed; an empty value removes one."""
@@ -241,6 +248,8 @@ def field_words(name: str) -> str:
 @register.filter
 def plain_words(value: object) -> object:
     """Write a value of a JSON summary as people read it: an instant with its zone, an amount with separators."""
+    if isinstance(value, bool):
+        return str(value).lower()
     if not isinstance(value, str):
         return f"{value:,}" if type(value) is int else value
     if _AMOUNT.fullmatch(value):

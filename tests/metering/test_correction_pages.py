@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
 from accounts.access import Role
 from accounts.models import ApprovalRequest, Customer
+from accounts.periods import Period
 from metering.correction_work import apply_some
+from metering.event_list import EventQuestion, list_events
 from metering.models import UsageCorrection
 from tests import make_accounts, make_corrections
 from tests import make_metering as make
@@ -39,8 +43,8 @@ def test_one_event_is_replaced_by_way_of_its_preview(client: Client, customer: C
         follow=True,
     )
     correction = UsageCorrection.objects.get()
-    assert "1000" in answer.text
-    assert "1001" in answer.text
+    assert "1,000" in answer.text
+    assert "1,001" in answer.text
     client.post(f"/usage/corrections/{correction.pk}/submit/")
     apply_some(correction_id=correction.pk, actor=make.SYSTEM, at=make.NOON)
 
@@ -107,3 +111,82 @@ def test_a_draft_is_dropped_and_who_only_looks_cannot_correct(client: Client, cu
     answer = client.post(f"/usage/corrections/{correction.pk}/drop/", follow=True)
 
     assert "Dropped" in answer.text
+
+
+def ticked(customer: Customer) -> dict[str, object]:
+    """Say of both events that they were ticked in the explorer."""
+    period = Period(datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC))
+    events = list_events(EventQuestion(customer_id=customer.pk, period=period), limit=10).events
+    return {"customer": customer.code, "event": [event.place for event in events]}
+
+
+def test_ticked_events_are_shown_with_what_counts_of_them_before_anything_is_asked_for(
+    client: Client, customer: Customer
+) -> None:
+    signed_in(client, Role.FINANCE_ANALYST)
+
+    answer = client.post("/usage/corrections/new/", {**ticked(customer), "step": "choose"})
+
+    assert "The 2 events that you ticked" in answer.text
+    assert "now 999" in answer.text
+    assert not UsageCorrection.objects.exists()
+
+
+def test_ticked_events_are_replaced_each_by_its_own_value(client: Client, customer: Customer) -> None:
+    signed_in(client, Role.FINANCE_ANALYST)
+    new = {"new-0-0": "1", "new-1-0": "9", "changes": "region=eu", "effect": "replace", "way": "ticked", "reason": "x"}
+
+    answer = client.post("/usage/corrections/new/", {**ticked(customer), **new}, follow=True)
+
+    correction = UsageCorrection.objects.get()
+    wanted = [{"region": "eu"}, {"region": "eu", "seconds": "9"}]
+    assert [item.changes for item in correction.items.order_by("pk")] in (wanted, wanted[::-1])
+    assert "−990" in answer.text
+
+
+def test_ticked_events_are_voided(client: Client, customer: Customer) -> None:
+    signed_in(client, Role.FINANCE_ANALYST)
+
+    client.post(
+        "/usage/corrections/new/",
+        {**ticked(customer), "way": "ticked", "effect": "void", "new-1-0": "9", "reason": "a test"},
+    )
+
+    correction = UsageCorrection.objects.get()
+    assert (correction.kind, correction.events) == ("void", 2)
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        ({"way": "shared", "effect": "replace", "type": make.GPU_USED}, "Say which values count instead"),
+        ({"way": "ticked", "effect": "replace"}, "is changed: give it another value"),
+        ({"way": "ticked", "effect": "void", "event": ["nonsense"]}, "No event that counts is chosen"),
+        ({"way": "listed"}, "read"),
+    ],
+)
+def test_a_form_that_changes_nothing_is_refused(
+    client: Client, customer: Customer, sent: dict[str, object], said: str
+) -> None:
+    signed_in(client, Role.FINANCE_ANALYST)
+
+    answer = client.post("/usage/corrections/new/", {**ticked(customer), **sent, "reason": "x"})
+
+    assert said in answer.text
+    assert not UsageCorrection.objects.exists()
+
+
+def test_days_are_those_of_the_customers_invoices_and_the_last_is_included(client: Client) -> None:
+    customer = make_accounts.customer(entity=make_accounts.legal_entity(time_zone="America/New_York"))
+    make.meter()
+    make.subject("project-1", customer=customer)
+    times = ("2026-10-15T03:59:59Z", "2026-10-15T04:00:00Z", "2026-10-16T03:59:59Z", "2026-10-16T04:00:00Z")
+    make.ingested(*[make.event(time=time) for time in times], at=datetime(2026, 10, 17, tzinfo=UTC))
+    signed_in(client, Role.FINANCE_ANALYST)
+
+    client.post(
+        "/usage/corrections/new/",
+        {"customer": customer.code, "first_day": "2026-10-15", "last_day": "2026-10-15", "reason": "a day"},
+    )
+
+    assert UsageCorrection.objects.get().events == 2
