@@ -59,11 +59,13 @@ RULES: tuple[Rule, ...] = (
         sql="""
             WITH counted AS (
                 SELECT customer_id, series_id, hour, count(*) AS count, sum(value) AS sum, min(value) AS min,
-                       max(value) AS max, (array_agg(value ORDER BY time DESC, value DESC))[1] AS last
+                       max(value) AS max, (array_agg(value ORDER BY time DESC, value DESC))[1] AS last,
+                       max(time) AS last_at
                 FROM usage_contribution GROUP BY customer_id, series_id, hour
             ), kept AS (
                 SELECT customer_id, series_id, hour, sum(count)::bigint AS count, sum(sum) AS sum, min(min) AS min,
-                       max(max) AS max, (array_agg(last ORDER BY last_at DESC, last DESC))[1] AS last
+                       max(max) AS max, (array_agg(last ORDER BY last_at DESC, last DESC))[1] AS last,
+                       max(last_at) AS last_at
                 FROM (
                     SELECT customer_id, series_id, hour, count, sum, min, max, last, last_at FROM usage_hour
                     WHERE count <> 0 OR sum <> 0
@@ -74,8 +76,8 @@ RULES: tuple[Rule, ...] = (
             )
             SELECT customer_id, series_id, hour, counted.count, kept.count, counted.sum, kept.sum
             FROM counted FULL JOIN kept USING (customer_id, series_id, hour)
-            WHERE (counted.count, counted.sum, counted.min, counted.max, counted.last)
-               IS DISTINCT FROM (kept.count, kept.sum, kept.min, kept.max, kept.last)
+            WHERE (counted.count, counted.sum, counted.min, counted.max, counted.last, counted.last_at)
+               IS DISTINCT FROM (kept.count, kept.sum, kept.min, kept.max, kept.last, kept.last_at)
               AND usage_is_recountable(customer_id, hour)
         """,
     ),

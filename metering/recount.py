@@ -203,6 +203,10 @@ _EVENTS_BY_CUSTOMER = """
         WHERE time >= %(start)s AND time < %(end)s AND (%(customer)s::bigint IS NULL OR customer_id = %(customer)s)
         GROUP BY customer_id
         UNION ALL
+        -- What is kept of a customer without events here has to be looked for, too.
+        SELECT DISTINCT customer_id, 0 FROM usage_series
+        WHERE %(customer)s::bigint IS NULL OR customer_id = %(customer)s
+        UNION ALL
         SELECT DISTINCT customer_id, 0 FROM usage_hour
         WHERE hour >= %(start)s AND hour < %(end)s AND (%(customer)s::bigint IS NULL OR customer_id = %(customer)s)
         UNION ALL

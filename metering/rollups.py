@@ -8,6 +8,8 @@ from datetime import datetime
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
+from metering.levels import made_levels
+
 # One fold at a time is enough, and then no two of them can wait for each other's hours.
 _TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtext('metering.rollups.fold'))"
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('metering.rollups.fold'))"
@@ -63,26 +65,20 @@ _FOLD_PARTS = """
            (SELECT array_agg(hour ORDER BY customer_id, series_id, hour) FROM levelled)
 """
 
-# A reading holds until the next one, the last until the end of the hour; of several at one time the greatest.
-_LEVEL_HOURS = """
+_READINGS_ASKED_FOR = """
+    SELECT customer_id, series_id, hour, part FROM usage_part JOIN asked USING (customer_id, series_id, hour)
+    WHERE kind = 'r' AND count > 0
+"""
+
+_LEVEL_HOURS = f"""
     WITH asked AS (
         SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::timestamptz[]) AS asked(customer_id, series_id, hour)
-    ), reading AS (
-        SELECT customer_id, series_id, hour, left(part, 10)::bigint AS after, max(substr(part, 12)::numeric) AS level
-        FROM usage_part JOIN asked USING (customer_id, series_id, hour)
-        WHERE kind = 'r' AND count > 0
-        GROUP BY customer_id, series_id, hour, after
-    ), span AS (
-        SELECT *, lead(after, 1, 3600000000) OVER (PARTITION BY customer_id, series_id, hour ORDER BY after) AS until
-        FROM reading
-    )
+    ), {made_levels(_READINGS_ASKED_FOR, by="customer_id, series_id")}
     INSERT INTO usage_level (customer_id, series_id, hour, first_at, area, last)
-    SELECT customer_id, series_id, hour, hour + min(after) * interval '1 microsecond',
-           sum(level * (until - after)), (array_agg(level ORDER BY after DESC))[1]
-    FROM span GROUP BY customer_id, series_id, hour
+    SELECT customer_id, series_id, hour, first_at, area, last FROM made_level
     ON CONFLICT (customer_id, series_id, hour) DO UPDATE SET
         first_at = EXCLUDED.first_at, area = EXCLUDED.area, last = EXCLUDED.last
-"""
+"""  # noqa: S608 -- built from constants
 
 
 @transaction.atomic

@@ -16,6 +16,7 @@ from accounts.models import Customer
 from accounts.periods import Month
 from metering import recount
 from metering.errors import RebuildNeedsReason, WindowNotOnTheHour
+from metering.levels import made_levels
 from metering.recount import Chunk
 
 
@@ -45,8 +46,9 @@ class Verified(NamedTuple):
 SHOWN = 100
 
 _HOUR_WORDS = (
-    "format('%%s events, sum %%s, min %%s, max %%s, last %%s', {of}.count, trim_scale({of}.sum),"
-    " trim_scale({of}.min), trim_scale({of}.max), trim_scale({of}.last))"
+    "format('%%s events, sum %%s, min %%s, max %%s, last %%s at %%s', {of}.count, trim_scale({of}.sum),"
+    " trim_scale({of}.min), trim_scale({of}.max), trim_scale({of}.last),"
+    " to_char({of}.last_at AT TIME ZONE 'UTC', 'MI:SS.US'))"
 )
 _PART_WORDS = "format('%%s events, sum %%s', {of}.count, trim_scale({of}.sum))"
 _LEVEL_WORDS = (
@@ -54,11 +56,17 @@ _LEVEL_WORDS = (
     " trim_scale({of}.area), trim_scale({of}.last))"
 )
 
+_READINGS = f"""
+    SELECT present.customer_id, series_id, hour, part
+    FROM asked JOIN usage_part AS present ON {recount.WITHIN.format(table="present")}
+    WHERE kind = 'r' AND count > 0
+"""  # noqa: S608 -- built from constants
+
 # Everything is read in one statement, hence in one snapshot: neither a batch nor a fold can come in between.
 _DIFFERENCES = f"""
     WITH {recount.CONTRIBUTIONS}, kept AS (
         SELECT customer_id, series_id, hour, sum(sum) AS sum, sum(count)::bigint AS count, min(min) AS min,
-               max(max) AS max, (array_agg(last ORDER BY last_at DESC, last DESC))[1] AS last
+               max(max) AS max, (array_agg(last ORDER BY last_at DESC, last DESC))[1] AS last, max(last_at) AS last_at
         FROM (
             SELECT hour.customer_id, series_id, hour, sum, count, min, max, last, last_at
             FROM asked JOIN usage_hour AS hour ON {recount.WITHIN.format(table="hour")}
@@ -79,27 +87,15 @@ _DIFFERENCES = f"""
             FROM asked JOIN usage_part_delta AS delta ON {recount.WITHIN.format(table="delta")}
         ) AS each
         GROUP BY customer_id, series_id, hour, part
-    ), reading AS (
-        SELECT present.customer_id, series_id, hour, left(part, 10)::bigint AS after,
-               max(substr(part, 12)::numeric) AS level
-        FROM asked JOIN usage_part AS present ON {recount.WITHIN.format(table="present")}
-        WHERE kind = 'r' AND count > 0 GROUP BY present.customer_id, series_id, hour, after
-    ), reading_until AS (
-        SELECT *, lead(after, 1, 3600000000) OVER (PARTITION BY customer_id, series_id, hour ORDER BY after) AS until
-        FROM reading
-    ), made_level AS (
-        SELECT customer_id, series_id, hour, hour + min(after) * interval '1 microsecond' AS first_at,
-               sum(level * (until - after)) AS area, (array_agg(level ORDER BY after DESC))[1] AS last
-        FROM reading_until GROUP BY customer_id, series_id, hour
-    ), kept_level AS (
+    ), {made_levels(_READINGS, by="customer_id, series_id")}, kept_level AS (
         SELECT level.* FROM asked JOIN usage_level AS level ON {recount.WITHIN.format(table="level")}
     ), difference AS (
         SELECT 'hour' AS kind, customer_id, series_id, hour, '' AS part,
                CASE WHEN kept.count IS NOT NULL THEN {_HOUR_WORDS.format(of="kept")} END AS kept,
                CASE WHEN counted.count IS NOT NULL THEN {_HOUR_WORDS.format(of="counted")} END AS counted
         FROM counted FULL JOIN kept USING (customer_id, series_id, hour)
-        WHERE (counted.count, counted.sum, counted.min, counted.max, counted.last)
-           IS DISTINCT FROM (kept.count, kept.sum, kept.min, kept.max, kept.last)
+        WHERE (counted.count, counted.sum, counted.min, counted.max, counted.last, counted.last_at)
+           IS DISTINCT FROM (kept.count, kept.sum, kept.min, kept.max, kept.last, kept.last_at)
         UNION ALL
         SELECT 'part', customer_id, series_id, hour, part,
                CASE WHEN kept_part.count IS NOT NULL THEN {_PART_WORDS.format(of="kept_part")} END,

@@ -35,6 +35,18 @@ FORGED_HOUR = """
     INSERT INTO usage_hour (customer_id, hour, series_id, sum, count, min, max, last, last_at)
     SELECT customer_id, hour + interval '3 hours', series_id, 1, 1, 1, 1, 1, last_at FROM usage_hour
 """
+STRAY_PART = """
+    INSERT INTO usage_part (customer_id, series_id, hour, kind, part, sum, count)
+    SELECT customer_id, series_id, hour + interval '31 days', kind, part, sum, count FROM usage_part
+"""
+STRAY_PART_DELTA = """
+    INSERT INTO usage_part_delta (customer_id, series_id, hour, kind, part, sum, count, batch_id)
+    SELECT customer_id, series_id, hour + interval '31 days', kind, part, sum, count, 1 FROM usage_part
+"""
+STRAY_LEVEL = """
+    INSERT INTO usage_level (customer_id, series_id, hour, first_at, area, last)
+    SELECT customer_id, series_id, hour + interval '31 days', first_at, area, last FROM usage_level
+"""
 AGGREGATIONS = ("sum", "count", "min", "max", "latest", "unique", "gauge", "p95")
 
 
@@ -48,8 +60,9 @@ def customer() -> Customer:
 
 
 def kept() -> list[Any]:
+    hours = UsageHour.objects.filter(count__gt=0)
     return [
-        sorted(UsageHour.objects.filter(count__gt=0).values_list("series_id", "hour", "sum", "count", "min", "last")),
+        sorted(hours.values_list("series_id", "hour", "sum", "count", "min", "last", "last_at")),
         sorted(UsagePart.objects.values_list("series_id", "hour", "part", "kind", "sum", "count")),
         sorted(UsageLevel.objects.values_list("series_id", "hour", "first_at", "area", "last")),
     ]
@@ -151,6 +164,7 @@ def test_chunks_hold_every_event_of_the_window_once(customer: Customer) -> None:
         "UPDATE usage_hour SET sum = sum + 0.000000000001",
         "UPDATE usage_hour SET count = count + 1",
         "UPDATE usage_hour SET last = 5",
+        "UPDATE usage_hour SET last_at = last_at - interval '1 second'",
         "UPDATE usage_hour SET min = min - 1",
         "UPDATE usage_hour SET sum = 0, count = 0",
         "UPDATE usage_part SET count = 2",
@@ -174,6 +188,24 @@ def test_what_was_tampered_with_is_found_and_mended(customer: Customer, tamperin
     assert kept() == before
     entry = AuditEntry.objects.get(verb="customer.usage_rebuilt")
     assert (entry.subject_id, entry.reason) == (str(customer.pk), "the disk lied")
+
+
+@pytest.mark.parametrize("forged", [STRAY_PART, STRAY_PART_DELTA, STRAY_LEVEL])
+def test_what_is_kept_where_there_are_no_events_is_found_and_goes(customer: Customer, forged: str) -> None:
+    make.ingested(make.event(seconds="2"))
+    rollups.fold()
+    before = kept()
+    execute(forged)
+    november = {"start": END, "end": datetime(2026, 12, 1, tzinfo=UTC)}
+
+    found = sum(verification.verify(chunk).differences for chunk in verification.plan(**november))
+    order = verification.Rebuild(customer_id=None, reason="the disk lied", **november)
+    for _ in verification.rebuild(order=order, actor=SYSTEM, at=NOON):
+        pass
+
+    assert found > 0
+    assert sum(verification.verify(chunk).differences for chunk in verification.plan(**november)) == 0
+    assert kept() == before
 
 
 def test_a_rebuild_of_sound_totals_changes_nothing_and_says_nothing(customer: Customer) -> None:
