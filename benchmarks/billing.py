@@ -23,7 +23,7 @@ from accounts.staff import invite_staff
 from benchmarks.scratch_database import scratch_database
 from billing import bill_runs, issuing
 from billing.models import BillRun, Invoice
-from metering.meters import define_meter
+from metering.meters.meters import define_meter
 from metering.models import Meter
 from pricing import price_books
 from pricing.models import Contract, PriceBook

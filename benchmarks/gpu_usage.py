@@ -15,7 +15,7 @@ from accounts.access import Actor
 from accounts.customers import CustomerDetails, open_customer
 from accounts.legal_entities import LegalEntityDetails, open_legal_entity
 from metering.attribution import NewAssignment, assign_subjects
-from metering.meters import define_meter
+from metering.meters.meters import define_meter
 from metering.models import Meter
 
 BATCH = 1_000

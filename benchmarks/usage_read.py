@@ -25,7 +25,7 @@ from accounts.legal_entities import LegalEntityDetails, open_legal_entity
 from accounts.models import Customer
 from accounts.postal import Address
 from benchmarks.scratch_database import scratch_database
-from metering.meters import define_meter
+from metering.meters.meters import define_meter
 from metering.models import Meter
 
 BUDGET_MILLISECONDS = 25

@@ -17,7 +17,7 @@ from accounts.periods import Period
 from billing.errors import NoApprovedPrices
 from billing.models import InvoiceLine, UnbilledUsage
 from metering.aggregations import combine
-from metering.usage import SeriesTotal
+from metering.reading.usage import SeriesTotal
 from pricing.charges import Billed, ChargeLine, ContractTerms, MeteredUsage, PriceInForce, charges
 from pricing.money import ZERO, add, subtract
 from pricing.price_books import PricedProduct, PricedVersion, product_for_series

@@ -35,8 +35,8 @@ from billing.errors import InvoiceTotalAbsurd, InvoiceTotalNegative
 from billing.late_usage import BilledContract, EarlierPeriod
 from billing.models import BillRun
 from billing.pdf_texts import texts_for
-from metering import usage
 from metering.errors import WindowNotOnTheHour
+from metering.reading import usage
 from pricing.charges import Billed, ContractTerms, service_period
 from pricing.models import PriceBookVersion
 from pricing.money import add, tax_amount, total

@@ -20,10 +20,10 @@ from accounts.periods import Period, billing_period_at, local_date
 from billing.assessment import usage_digest
 from billing.errors import InvoiceUnknown
 from billing.models import Invoice, InvoiceLine
-from metering import usage
 from metering.aggregations import combine, quantity_unit
-from metering.erasure_guard import reaches_beyond
 from metering.models import Meter, UsageEvent
+from metering.reading import usage
+from metering.retention.erasure_guard import reaches_beyond
 from pricing.charges import Billed, ContractTerms, MeteredUsage, PriceInForce, charges
 from pricing.models import Contract, Price, PriceBookVersion
 from pricing.money import ZERO, add, subtract

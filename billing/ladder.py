@@ -12,8 +12,8 @@ from accounts.periods import Grain, Period, edges, local_date
 from billing.explanations import SeriesPart
 from billing.models import InvoiceLine
 from metering.aggregations import Aggregation, slots_in
-from metering.meter_words import EXPLAINED
-from metering.quantities import QuantityAsk, quantities
+from metering.meters.meter_words import EXPLAINED
+from metering.reading.quantities import QuantityAsk, quantities
 from pricing.price_texts import amount_text, exact_amount_text, quantity_text
 
 Facts = Mapping[str, Any]

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from django.db import connection
 
 from accounts.periods import Period, billing_period
-from metering import usage
+from metering.reading import usage
 from pricing.charges import ContractTerms, service_period
 
 _EARLIER_RUNS = """

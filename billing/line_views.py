@@ -13,8 +13,10 @@ from accounts.access import Permission
 from accounts.pages import Crumb, StaffRequest, csv_answer, fragment, page, staff_page
 from billing import explanations, invoice_overview, ladder
 from billing.models import InvoiceLine
-from metering import correction_marks, retention, usage
+from metering.corrections import correction_marks
 from metering.models import UsageEvent
+from metering.reading import usage
+from metering.retention import retention
 from pricing.price_texts import price_text
 
 EVENTS_SHOWN = 200

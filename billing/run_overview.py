@@ -13,7 +13,7 @@ from billing.bill_runs import RunProgress
 from billing.invoice_list import CurrencyTotal, ranked_by_change, totals, with_bill_before
 from billing.models import BillRun, BillRunItem, Invoice, UnbilledUsage
 from billing.steps import Step, steps_to
-from metering.findings import Finding, findings, settled_until
+from metering.completeness.findings import Finding, findings, settled_until
 from metering.models import Meter, UsageSeries
 
 Status = BillRun.Status

@@ -18,7 +18,7 @@ from accounts.models import LegalEntity
 from accounts.periods import Month, Period, month_period, start_of_day
 from billing.draft_rows import as_range, copy_unbilled
 from billing.models import BillRun, UnbilledUsage
-from metering import usage
+from metering.reading import usage
 from pricing.money import ZERO, subtract
 
 # Only customers whose usage of the month no single contract covers; for nearly all one does.

@@ -10,11 +10,11 @@ from decimal import Decimal
 from accounts.charts import Chart, chart
 from accounts.periods import month_period, start_of_day
 from billing.models import BillRun
-from metering import usage
 from metering.aggregations import quantity_unit
 from metering.models import Meter
-from metering.quantities import QuantityAsk, quantities
-from metering.usage import DayOfUsage
+from metering.reading import usage
+from metering.reading.quantities import QuantityAsk, quantities
+from metering.reading.usage import DayOfUsage
 from pricing.money import ZERO
 from pricing.price_texts import quantity_text
 

@@ -7,8 +7,8 @@ from datetime import datetime
 
 from django.db import connection
 
-from metering import closing
-from metering.closing import Closed
+from metering.corrections import closing
+from metering.corrections.closing import Closed
 
 # What the bills of a contract hold of a period up to and with an invoice: its own lines and those of earlier ones.
 _BILLED = """

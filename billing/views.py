@@ -12,7 +12,8 @@ from accounts import audit_search
 from accounts.access import Permission
 from accounts.pages import Crumb, StaffRequest, actor_of, fragment, page, page_of, staff_page, whole_number
 from billing import customer_overview, home, home_figures, invoice_list, usage_charts, work_health
-from metering import kafka_lag, partitions
+from metering.retention import partitions
+from metering.sources import kafka_lag
 
 INVOICES_SHOWN = 12
 

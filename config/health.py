@@ -7,8 +7,8 @@ from django.http import HttpRequest, JsonResponse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
 
-from metering import kafka_lag
 from metering.models import UsageBatch, UsageDelta
+from metering.sources import kafka_lag
 
 
 @never_cache

@@ -19,8 +19,9 @@ from unfold.widgets import UnfoldAdminSplitDateTimeWidget, UnfoldAdminTextInputW
 from accounts.access import Permission
 from accounts.admin_access import PlainRecordAdmin, ReasonForm, RecordAdmin, shown
 from accounts.pages import actor_of
-from metering import attribution, meters
-from metering.file_admin import UsageFileMappingAdmin
+from metering import attribution
+from metering.files.file_admin import UsageFileMappingAdmin
+from metering.meters import meters
 from metering.models import Meter, RefusedEvent, SubjectAssignment, UsageBatch, UsageFileMapping
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from django.urls import path
 
-from metering import completeness_api, usage_api
+from metering.completeness import completeness_api
+from metering.reading import usage_api
 
 app_name = "metering_api"
 

@@ -10,9 +10,7 @@ class MeteringConfig(AppConfig):
     label = "metering"
 
     def ready(self) -> None:
-        """Make the approvals of erasures and back-fills known; their modules need the models, which exist only now."""
-        import_module("metering.erasure")
-        import_module("metering.meter_backfill")
         """Make known what is approved here; the modules need the models, which exist only now."""
-        import_module("metering.erasure")
-        import_module("metering.corrections")
+        import_module("metering.corrections.corrections")
+        import_module("metering.meters.meter_backfill")
+        import_module("metering.retention.erasure")

@@ -19,12 +19,7 @@ from accounts.errors import CustomerUnknown
 from accounts.models import Customer
 from accounts.validation import require_reason
 from metering.counting import Ownership
-from metering.errors import (
-    AssignmentEndsEarlier,
-    AssignmentPeriodEmpty,
-    SubjectAlreadyAssigned,
-    SubjectNameInvalid,
-)
+from metering.errors import AssignmentEndsEarlier, AssignmentPeriodEmpty, SubjectAlreadyAssigned, SubjectNameInvalid
 from metering.events import MAX_NAME_LENGTH
 from metering.models import Subject, SubjectAssignment
 

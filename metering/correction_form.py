@@ -15,10 +15,10 @@ from django.utils.dateparse import parse_date
 from accounts.errors import CountinghouseError
 from accounts.models import Customer
 from accounts.periods import start_of_day
-from metering.correction_selection import EventFilter, NamedEvent, read_file
+from metering.corrections.correction_selection import EventFilter, NamedEvent, read_file
 from metering.errors import CorrectionFileInvalid, CorrectionSelectionInvalid
-from metering.event_list import read_cursor
 from metering.models import Meter, UsageEvent
+from metering.reading.event_list import read_cursor
 
 # The ways to say which events are meant.
 TICKED, NAMED, SHARED, LISTED = "ticked", "named", "shared", "listed"

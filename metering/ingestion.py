@@ -17,10 +17,12 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from accounts.access import Actor, Permission
-from metering import attribution, meters, receipts, refusals, series, storage
+from metering import attribution, refusals, series, storage
+from metering.completeness import receipts
 from metering.counting import Counted, CountingRules, Problem, Reason, SeriesKey
 from metering.errors import TooManyEvents
 from metering.events import Event, Malformed, payload_text, read_events
+from metering.meters import meters
 from metering.models import RefusedEvent, UsageBatch
 
 MAX_EVENTS = 10_000

@@ -8,7 +8,7 @@ from datetime import datetime
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
-from metering.levels import made_levels
+from metering.reading.levels import made_levels
 
 # One fold at a time is enough, and then no two of them can wait for each other's hours.
 _TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtext('metering.rollups.fold'))"

@@ -10,19 +10,14 @@ from celery import shared_task
 from django.utils import timezone
 
 from accounts.access import Actor
-from metering import (
-    clearances,
-    correction_work,
-    corrections,
-    file_work,
-    meter_backfill,
-    partitions,
-    receipts,
-    retention_jobs,
-    rollups,
-    usage_files,
-)
+from metering import rollups
+from metering.completeness import receipts
+from metering.corrections import correction_work, corrections
 from metering.errors import BackfillNotReadable, CorrectionNotCountable
+from metering.files import file_work, usage_files
+from metering.meters import meter_backfill
+from metering.quarantine import clearances
+from metering.retention import partitions, retention_jobs
 
 logger = logging.getLogger(__name__)
 

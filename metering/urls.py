@@ -2,17 +2,14 @@
 
 from django.urls import path
 
-from metering import (
-    clearance_views,
-    closing_views,
-    completeness_views,
-    correction_views,
-    explorer_views,
-    file_views,
-    meter_views,
-    retention_views,
-    views,
-)
+from metering import views
+from metering.completeness import completeness_views
+from metering.corrections import closing_views, correction_views
+from metering.files import file_views
+from metering.meters import meter_views
+from metering.quarantine import clearance_views
+from metering.reading import explorer_views
+from metering.retention import retention_views
 
 app_name = "metering"
 urlpatterns = [

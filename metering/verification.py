@@ -16,7 +16,7 @@ from accounts.models import Customer
 from accounts.periods import Month
 from metering import recount
 from metering.errors import RebuildNeedsReason, WindowNotOnTheHour
-from metering.levels import made_levels
+from metering.reading.levels import made_levels
 from metering.recount import Chunk
 
 

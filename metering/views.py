@@ -11,9 +11,10 @@ from django.views.decorators.http import require_GET, require_POST
 
 from accounts.access import Permission
 from accounts.pages import Crumb, StaffRequest, actor_of, attempt, back_to, page, page_of, staff_page, whole_number
-from metering import kafka_lag, quarantine, quarantine_overview
 from metering.models import QuarantinedEvent, UsageBatch, UsageFile
-from metering.quarantine_overview import GroupKey
+from metering.quarantine import quarantine, quarantine_overview
+from metering.quarantine.quarantine_overview import GroupKey
+from metering.sources import kafka_lag
 
 Status = QuarantinedEvent.Status
 

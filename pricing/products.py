@@ -13,7 +13,7 @@ from accounts import audit, history
 from accounts.access import Actor, Permission
 from accounts.constraints import named
 from accounts.validation import require_reason
-from metering.meters import dimensions_of
+from metering.meters.meters import dimensions_of
 from metering.models import Meter
 from pricing.errors import ProductCodeTaken, ProductInvalid, ProductUnknown, ProductUsageFrozen
 from pricing.models import Product

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 from django.db import transaction
 
 from accounts.access import Actor, Permission
-from metering.meters import dimensions_of
+from metering.meters.meters import dimensions_of
 from metering.models import Meter
 from pricing import price_books, products
 from pricing.csv_tables import Columns, Row, read_table, write_table

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from accounts.models import Customer
-from metering.meter_backfill import count_chunk, request_backfill
+from metering.meters.meter_backfill import count_chunk, request_backfill
 from metering.models import Meter, MeterBackfill
 from tests import make_accounts
 from tests import make_metering as make

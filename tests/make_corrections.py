@@ -8,9 +8,9 @@ from datetime import datetime
 from accounts import approvals
 from accounts.access import Actor, Role
 from accounts.models import ApprovalDecision, ApprovalRequest
-from metering import corrections
-from metering.correction_selection import EventFilter, NamedEvent
-from metering.correction_work import apply_some
+from metering.corrections import corrections
+from metering.corrections.correction_selection import EventFilter, NamedEvent
+from metering.corrections.correction_work import apply_some
 from metering.models import UsageCorrection
 from tests import make_accounts
 from tests.make_metering import NOON, SYSTEM

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from accounts.access import Actor
-from metering import usage_files
-from metering.mappings import define_mapping
+from metering.files import usage_files
+from metering.files.mappings import define_mapping
 from metering.models import UsageFile, UsageFileMapping
 from metering.models.files import LARGEST_PART
 from metering.sources.loading import FileFormat, LoadReport, load_usage

@@ -14,9 +14,9 @@ from accounts.models import Customer
 from metering.attribution import assign_subject
 from metering.ingestion import IngestResult, ingest
 from metering.invariants import RULES
-from metering.meters import THE_BEGINNING, define_meter
+from metering.meters.meters import THE_BEGINNING, define_meter
 from metering.models import Meter, SubjectAssignment, UsageBatch
-from metering.usage import SeriesTotal, UsageWindow, series_totals
+from metering.reading.usage import SeriesTotal, UsageWindow, series_totals
 from tests import make_accounts
 
 LONG_AGO = datetime(2024, 1, 1, tzinfo=UTC)

@@ -12,7 +12,7 @@ from django.utils import timezone
 from accounts import approvals
 from accounts.access import Actor, Role
 from accounts.models import ApprovalRequest, Customer
-from metering.meters import define_meter
+from metering.meters.meters import define_meter
 from metering.models import Meter
 from pricing import contracts, price_books, publication
 from pricing.models import Contract, PriceBook, PriceBookVersion, Product

@@ -12,7 +12,7 @@ from typing import Any
 
 from billing.demo import gpu_cloud
 from billing.demo.people import DemoStaff
-from metering.control_totals import MAX_STATEMENTS, Statement, state_control_totals
+from metering.completeness.control_totals import MAX_STATEMENTS, Statement, state_control_totals
 
 # The readings that were lost on their way, and what each would have said.
 LOST_READINGS = 12

@@ -22,7 +22,7 @@ from billing.demo.customers import DemoCustomer, open_customers
 from billing.demo.months import Progress, bill_month
 from billing.demo.people import DemoStaff
 from billing.models import BillRun, InvoiceDelivery, InvoiceDocument, InvoiceLine
-from metering import meters
+from metering.meters import meters
 from metering.models import Meter, QuarantinedEvent, RefusedEvent, UsageEvent
 from metering.sources import focus
 from metering.sources.loading import FileFormat, LoadReport, load_usage

@@ -21,7 +21,7 @@ from billing.demo.months import Progress, bill_month, submit_month
 from billing.demo.people import DemoStaff
 from billing.demo.recounted import Recounted, recount_lines
 from billing.models import BillRun
-from metering import meters
+from metering.meters import meters
 from metering.models import Meter, UsageEvent
 from metering.sources.loading import FileFormat, load_usage
 from pricing import price_books, products, publication

@@ -17,8 +17,8 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
-        "metering.api_schema.describe_events",
-        "metering.completeness_api.describe_control_totals",
-        "metering.usage_api_schema.describe_reads",
+        "metering.door.api_schema.describe_events",
+        "metering.completeness.completeness_api.describe_control_totals",
+        "metering.reading.usage_api_schema.describe_reads",
     ],
 }

@@ -20,11 +20,11 @@ from django.db import InterfaceError, OperationalError, connection
 from django.utils import timezone
 
 from accounts.access import Actor
-from metering import kafka_offsets
 from metering.errors import KafkaFailed, KafkaOffsetMovedBack
-from metering.kafka_offsets import Place, Sighting, Standing, Stretch
+from metering.sources import kafka_offsets
 from metering.sources.kafka_clients import KafkaAddress, open_consumer
 from metering.sources.kafka_messages import events_of
+from metering.sources.kafka_offsets import Place, Sighting, Standing, Stretch
 
 T = TypeVar("T")
 

@@ -10,10 +10,10 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from django.db import transaction
 
 from accounts.access import Actor
-from metering import kafka_offsets
 from metering.errors import KafkaFailed, KafkaOffsetInvalid, KafkaPartitionUnknown
-from metering.kafka_offsets import Place
+from metering.sources import kafka_offsets
 from metering.sources.kafka_clients import KafkaAddress, open_consumer
+from metering.sources.kafka_offsets import Place
 
 _TIMEOUT_SECONDS = 10.0
 EARLIEST, LATEST = "earliest", "latest"

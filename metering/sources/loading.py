@@ -19,8 +19,9 @@ from django.utils import timezone
 
 from accounts import audit
 from accounts.access import Actor, Permission
-from metering import refusals, usage_files
+from metering import refusals
 from metering.events import storable_text
+from metering.files import usage_files
 from metering.ingestion import IngestResult, ingest
 from metering.models import UsageBatch, UsageFile, UsageFileBatch, UsageFilePart, UsageFileRefusal
 from metering.sources.layouts import FileFormat, OpenRows, detect_format, open_rows

@@ -15,8 +15,9 @@ from billing.explanations import UsageNow, explain_line
 from billing.invariants import RULES
 from billing.management.commands.check_invariants import breaches
 from billing.models import Invoice, UnbilledUsage
-from metering import erasure, ingestion, rollups
+from metering import ingestion, rollups
 from metering.models import Meter, UsageBatch
+from metering.retention import erasure
 from pricing.models import Product
 from tests import make_accounts, make_pricing
 from tests import make_billing as make

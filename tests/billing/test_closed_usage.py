@@ -11,8 +11,8 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from accounts.access import Role
-from metering import closing
-from metering.correction_selection import EventFilter
+from metering.corrections import closing
+from metering.corrections.correction_selection import EventFilter
 from metering.models import ClosedUsage
 from tests import make_accounts, make_corrections
 from tests import make_billing as make

@@ -13,7 +13,7 @@ from django.urls import reverse
 from accounts.access import Role
 from billing.invariants import RULES
 from metering import rollups
-from metering.correction_selection import EventFilter
+from metering.corrections.correction_selection import EventFilter
 from metering.models import UsageEvent
 from tests import make_accounts, make_corrections
 from tests import make_billing as make

@@ -14,9 +14,9 @@ from accounts.access import Actor
 from accounts.models import Customer
 from billing import bill_runs
 from billing.models import BillRunItem, Invoice, InvoiceLine, UnbilledUsage
-from metering.meters import define_meter
+from metering.meters.meters import define_meter
 from metering.models import Meter
-from metering.usage import UsageWindow, series_totals
+from metering.reading.usage import UsageWindow, series_totals
 from tests import make_accounts, make_pricing
 from tests import make_billing as make
 

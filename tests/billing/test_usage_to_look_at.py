@@ -9,8 +9,8 @@ from django.urls import reverse
 
 from billing import run_overview
 from billing.models import BillRun
-from metering.control_totals import Statement, state_control_totals
-from metering.findings import acknowledge
+from metering.completeness.control_totals import Statement, state_control_totals
+from metering.completeness.findings import acknowledge
 from metering.models import Meter, UsageEvent
 from tests import make_billing as make
 from tests import make_metering

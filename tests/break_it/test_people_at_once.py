@@ -17,8 +17,8 @@ from accounts.errors import CountinghouseError
 from accounts.models import ApprovalRequest
 from billing import bill_runs, delivery, issuing
 from billing.models import BillRun, Invoice, InvoiceDelivery, InvoiceSeries, JournalEntry
-from metering import quarantine
 from metering.models import QuarantinedEvent, UsageEvent
+from metering.quarantine import quarantine
 from pricing import content, contracts, price_books, publication
 from pricing.models import Price, PriceBookVersion
 from tests import make_accounts, make_metering, make_pricing

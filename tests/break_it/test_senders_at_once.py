@@ -14,8 +14,9 @@ import pytest
 from django.db import connections
 
 from accounts.access import Role
-from metering import quarantine, rollups
+from metering import rollups
 from metering.models import QuarantinedEvent, RefusedEvent, UsageBatch, UsageEvent, UsageIdentity
+from metering.quarantine import quarantine
 from metering.sources.loading import FileFormat, load_usage
 from tests import make_accounts
 from tests import make_metering as make

@@ -13,10 +13,10 @@ from django.db import IntegrityError, connections, transaction
 from accounts.access import Actor, Role
 from accounts.errors import PermissionMissing
 from accounts.models import AuditEntry, Customer
-from metering import clearances
-from metering.clearances import Rule, decide_clearance, outlook
 from metering.errors import ClearanceNotRunning, ClearanceUnknown, DiscardNeedsReason, NothingToClear
 from metering.models import QuarantineClearance, QuarantinedEvent, UsageEvent
+from metering.quarantine import clearances
+from metering.quarantine.clearances import Rule, decide_clearance, outlook
 from tests import make_accounts, make_files
 from tests import make_metering as make
 from tests.make_metering import NOON

@@ -12,11 +12,11 @@ import pytest
 from django.urls import reverse
 
 from accounts.access import Role
-from metering import completeness, receipts
-from metering.completeness import HourLine, Scope, State
-from metering.control_totals import Statement, state_control_totals
+from metering.completeness import completeness, receipts
+from metering.completeness.completeness import HourLine, Scope, State
+from metering.completeness.control_totals import Statement, state_control_totals
 from metering.models import Meter, QuarantinedEvent
-from metering.quarantine import discard, release
+from metering.quarantine.quarantine import discard, release
 from tests import make_metering as make
 from tests.make_metering import GPU_USED, NOON, SYSTEM
 from tests.make_pages import queries, signed_in, words

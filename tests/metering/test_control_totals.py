@@ -17,7 +17,7 @@ from django.test.utils import CaptureQueriesContext
 from accounts.access import Role
 from accounts.errors import PermissionMissing
 from accounts.models import AuditEntry
-from metering.control_totals import StatedTotals, Statement, state_control_totals
+from metering.completeness.control_totals import StatedTotals, Statement, state_control_totals
 from metering.errors import ControlTotalsForeign, ControlTotalsInvalid
 from metering.models import ControlTotal
 from tests import make_accounts

@@ -11,9 +11,9 @@ from django.test import Client
 from accounts.access import Role
 from accounts.models import ApprovalRequest, Customer
 from accounts.periods import Period
-from metering.correction_work import apply_some
-from metering.event_list import EventQuestion, list_events
+from metering.corrections.correction_work import apply_some
 from metering.models import UsageCorrection
+from metering.reading.event_list import EventQuestion, list_events
 from tests import make_accounts, make_corrections
 from tests import make_metering as make
 

@@ -12,9 +12,10 @@ from accounts import approvals
 from accounts.access import Actor, Role
 from accounts.errors import ApprovalOfOwnRequest, PermissionMissing
 from accounts.models import ApprovalRequest, AuditEntry, Customer
-from metering import correction_selection, corrections, rollups, verification
-from metering.correction_selection import EventFilter
-from metering.correction_work import apply_some
+from metering import rollups, verification
+from metering.corrections import correction_selection, corrections
+from metering.corrections.correction_selection import EventFilter
+from metering.corrections.correction_work import apply_some
 from metering.errors import (
     CorrectionAlreadyReverted,
     CorrectionFileInvalid,

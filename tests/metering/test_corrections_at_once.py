@@ -17,8 +17,8 @@ from django.db import connection
 
 from accounts.models import Customer
 from metering import rollups, verification
-from metering.correction_selection import EventFilter
-from metering.correction_work import apply_some
+from metering.corrections.correction_selection import EventFilter
+from metering.corrections.correction_work import apply_some
 from metering.invariants import RULES
 from metering.models import UsageAmendment, UsageCorrection, UsageCorrectionItem
 from tests import make_accounts, make_corrections

@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from accounts.models import Customer
-from metering import quantities, rollups, verification
+from metering import rollups, verification
 from metering.models import Meter, UsageCorrection
-from metering.quantities import QuantityAsk
+from metering.reading import quantities
+from metering.reading.quantities import QuantityAsk
 from tests import make_accounts, make_corrections
 from tests import make_metering as make
 

@@ -10,16 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from metering.counting import (
-    Counted,
-    CountingRules,
-    MeterRule,
-    Ownership,
-    Problem,
-    Reason,
-    VersionRule,
-    add_up,
-)
+from metering.counting import Counted, CountingRules, MeterRule, Ownership, Problem, Reason, VersionRule, add_up
 from metering.events import decode_body, read_events
 from metering.models import Meter, PartKind
 

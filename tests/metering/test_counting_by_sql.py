@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from metering import rollups
 from metering.invariants import RULES
-from metering.meters import MeterReading, add_version
+from metering.meters.meters import MeterReading, add_version
 from metering.models import Meter
 from tests import make_accounts
 from tests import make_metering as make

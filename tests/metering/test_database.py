@@ -26,7 +26,7 @@ from metering.models import (
     UsageIdentity,
     UsageSeries,
 )
-from metering.quarantine import discard
+from metering.quarantine.quarantine import discard
 from tests import make_accounts
 from tests import make_metering as make
 from tests.behind_the_back import execute

@@ -14,11 +14,12 @@ from accounts import approvals
 from accounts.access import Actor, Role
 from accounts.errors import ApprovalOfOwnRequest, PermissionMissing
 from accounts.models import ApprovalRequest, Customer
-from metering import archive_files, erasure, legal_holds, retention, rollups
+from metering import rollups
 from metering.errors import ErasureInvalid, ErasureOpen, UsageOnHold
 from metering.models import ArchivedMonth, QuarantinedEvent, RefusedEvent, UsageErasure, UsageEvent, UsageHour
-from metering.quarantine import discard, release
-from metering.retention_jobs import archive, work
+from metering.quarantine.quarantine import discard, release
+from metering.retention import archive_files, erasure, legal_holds, retention
+from metering.retention.retention_jobs import archive, work
 from tests import make_accounts
 from tests import make_metering as make
 from tests.behind_the_back import execute, refused

@@ -13,9 +13,10 @@ from pytest_django import Settings
 from accounts import approvals
 from accounts.access import Role
 from accounts.models import ApprovalRequest, Customer
-from metering import clearances, correction_work, corrections, erasure, legal_holds, retention, rollups, usage_files
-from metering.clearances import Rule
-from metering.correction_selection import NamedEvent
+from metering import rollups
+from metering.corrections import correction_work, corrections
+from metering.corrections.correction_selection import NamedEvent
+from metering.files import usage_files
 from metering.models import (
     ArchivedMonth,
     QuarantineClearance,
@@ -25,7 +26,10 @@ from metering.models import (
     UsageFile,
     UsagePart,
 )
-from metering.retention_jobs import archive, work
+from metering.quarantine import clearances
+from metering.quarantine.clearances import Rule
+from metering.retention import erasure, legal_holds, retention
+from metering.retention.retention_jobs import archive, work
 from tests import make_accounts, make_files
 from tests import make_metering as make
 from tests.behind_the_back import execute, refused

@@ -15,7 +15,7 @@ from django.test import Client
 from django.utils import timezone
 
 from accounts.models import Customer
-from metering.bodies import CONTENT_TYPES, MAX_VALUES, read_body
+from metering.door.bodies import CONTENT_TYPES, MAX_VALUES, read_body
 from metering.errors import BodyTooLarge
 from metering.models import RefusedEvent, UsageBatch, UsageEvent
 from tests import make_accounts

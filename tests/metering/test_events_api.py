@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from accounts.api_keys import revoke_api_key
 from accounts.models import Customer
-from metering import admission
+from metering.door import admission
 from metering.models import RefusedEvent, UsageBatch, UsageEvent
 from tests import make_accounts
 from tests import make_metering as make

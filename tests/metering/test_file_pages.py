@@ -13,8 +13,8 @@ from django.test import Client
 from django.urls import reverse
 
 from accounts.access import Role
-from metering import file_preview, file_work
-from metering.file_preview import preview
+from metering.files import file_preview, file_work
+from metering.files.file_preview import preview
 from metering.models import (
     QuarantineClearance,
     QuarantinedEvent,

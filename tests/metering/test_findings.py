@@ -15,9 +15,9 @@ from django.urls import reverse
 from accounts.access import Role
 from accounts.errors import PermissionMissing, ReasonMissing
 from accounts.models import AuditEntry, Customer
-from metering.control_totals import Statement, state_control_totals
+from metering.completeness.control_totals import Statement, state_control_totals
+from metering.completeness.findings import Finding, Kind, acknowledge, findings, settled_until
 from metering.errors import FindingUnknown
-from metering.findings import Finding, Kind, acknowledge, findings, settled_until
 from metering.models import Acknowledgement, Meter, UsageDelta, UsageReceipt, UsageSeries
 from tests import make_accounts
 from tests import make_metering as make

@@ -11,7 +11,7 @@ from django.test import Client
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from metering.bodies import CONTENT_TYPES
+from metering.door.bodies import CONTENT_TYPES
 from metering.models import Meter, UsageDelta, UsageEvent
 from tests import make_accounts
 from tests import make_metering as make

@@ -20,7 +20,7 @@ from accounts.errors import PermissionMissing
 from accounts.models import Customer
 from metering.errors import TooManyEvents
 from metering.ingestion import MAX_EVENTS, ingest
-from metering.meters import change_meter
+from metering.meters.meters import change_meter
 from metering.models import (
     Meter,
     QuarantinedEvent,

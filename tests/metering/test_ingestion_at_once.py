@@ -20,11 +20,12 @@ from django.conf import settings
 from django.db import close_old_connections, connection, connections, transaction
 
 from accounts.models import Customer
-from metering import rollups, usage
+from metering import rollups
 from metering.invariants import RULES
 from metering.models import QuarantinedEvent, UsageDelta, UsageEvent, UsageIdentity
-from metering.quarantine import release
-from metering.usage import UnseenWindow
+from metering.quarantine.quarantine import release
+from metering.reading import usage
+from metering.reading.usage import UnseenWindow
 from tests import make_accounts
 from tests import make_metering as make
 from tests.database_address import url_of_the_test_database

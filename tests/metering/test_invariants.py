@@ -8,10 +8,11 @@ from contextlib import contextmanager
 import pytest
 from django.db import connection
 
-from metering import receipts, rollups
+from metering import rollups
+from metering.completeness import receipts
 from metering.invariants import RULES
 from metering.models import QuarantinedEvent
-from metering.quarantine import release
+from metering.quarantine.quarantine import release
 from tests import make_accounts
 from tests import make_metering as make
 from tests.make_metering import NOON, SYSTEM

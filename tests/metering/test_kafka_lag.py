@@ -13,11 +13,11 @@ from django.test import Client
 from accounts.access import Actor, Role
 from accounts.errors import PermissionMissing, ReasonMissing
 from accounts.models import AuditEntry
-from metering import kafka_lag, kafka_offsets
 from metering.errors import KafkaPartitionUnknown
-from metering.kafka_lag import StreamState
-from metering.kafka_offsets import Place, Sighting, Stretch
 from metering.models import KafkaPartition
+from metering.sources import kafka_lag, kafka_offsets
+from metering.sources.kafka_lag import StreamState
+from metering.sources.kafka_offsets import Place, Sighting, Stretch
 from tests import make_metering as make
 from tests.make_pages import queries, signed_in, words
 

@@ -12,11 +12,11 @@ from django.db import connections
 from accounts.access import Actor
 from accounts.errors import PermissionMissing, ReasonMissing
 from accounts.models import AuditEntry, Customer
-from metering import kafka_offsets
 from metering.errors import KafkaOffsetInvalid, KafkaOffsetMovedBack, KafkaPartitionUnknown
 from metering.events import Unreadable
-from metering.kafka_offsets import Place, Sighting, Standing, Stretch
 from metering.models import KafkaPartition, RefusedEvent, UsageBatch, UsageEvent
+from metering.sources import kafka_offsets
+from metering.sources.kafka_offsets import Place, Sighting, Standing, Stretch
 from tests import make_accounts
 from tests import make_metering as make
 from tests.behind_the_back import execute, refused

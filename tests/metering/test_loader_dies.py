@@ -15,9 +15,10 @@ import pytest
 from django.conf import settings
 from django.utils import timezone
 
-from metering import clearances, usage_files
-from metering.clearances import Rule
+from metering.files import usage_files
 from metering.models import QuarantineClearance, QuarantinedEvent, UsageBatch, UsageFile, UsageFileBatch, UsageFilePart
+from metering.quarantine import clearances
+from metering.quarantine.clearances import Rule
 from tests import make_accounts, make_files, make_metering
 from tests.database_address import url_of_the_test_database
 from tests.make_metering import NOON, SYSTEM

@@ -15,7 +15,7 @@ from django.core.management import CommandError, call_command
 from accounts.access import Actor, Role
 from accounts.errors import PermissionMissing
 from metering.attribution import assign_subject
-from metering.meters import define_meter
+from metering.meters.meters import define_meter
 from metering.models import QuarantinedEvent, RefusedEvent, UsageDelta, UsageEvent, UsageFileRefusal
 from metering.sources.focus import event_type
 from metering.sources.loading import FileFormat, LoadReport, detect_format, load_usage

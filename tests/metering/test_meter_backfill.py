@@ -12,20 +12,14 @@ from accounts.access import Role
 from accounts.errors import ApprovalNeedsAPerson, PermissionMissing, ReasonMissing
 from accounts.models import ApprovalRequest, AuditEntry, Customer
 from accounts.periods import PeriodInvalid
-from metering import meter_backfill, rollups
+from metering import rollups
 from metering.errors import BackfillNotReadable, BackfillOpen, MeterRests, MeterUnknown
 from metering.invariants import RULES
-from metering.meter_backfill import count_chunk, request_backfill
-from metering.meters import change_meter, define_meter
-from metering.models import (
-    ArchivedMonth,
-    Meter,
-    MeterBackfill,
-    UsageAmendment,
-    UsageBatch,
-    UsageEvent,
-)
-from metering.quantities import QuantityAsk, quantities
+from metering.meters import meter_backfill
+from metering.meters.meter_backfill import count_chunk, request_backfill
+from metering.meters.meters import change_meter, define_meter
+from metering.models import ArchivedMonth, Meter, MeterBackfill, UsageAmendment, UsageBatch, UsageEvent
+from metering.reading.quantities import QuantityAsk, quantities
 from tests import make_accounts
 from tests import make_metering as make
 from tests.behind_the_back import execute, refused

@@ -18,15 +18,14 @@ from accounts.access import Role
 from accounts.approvals import decide
 from accounts.errors import ApprovalOfOwnRequest, PermissionMissing
 from accounts.models import ApprovalRequest, Customer
-from metering import meter_backfill, rollups, usage
+from metering import rollups
 from metering.invariants import RULES
-from metering.meter_backfill import count_chunk, due
-from metering.models import (
-    MeterBackfill,
-    UsageSeries,
-)
+from metering.meters import meter_backfill
+from metering.meters.meter_backfill import count_chunk, due
+from metering.models import MeterBackfill, UsageSeries
+from metering.reading import usage
+from metering.reading.usage import UnseenWindow
 from metering.tasks import back_fill_meters
-from metering.usage import UnseenWindow
 from tests import make_accounts
 from tests import make_metering as make
 from tests.database_address import url_of_the_test_database

@@ -12,9 +12,9 @@ from django.utils import timezone
 
 from accounts.access import Role
 from accounts.models import Customer
-from metering import meter_backfill, meter_forms, meter_words
 from metering.errors import MeterInvalid
-from metering.meters import MeterReading, add_version
+from metering.meters import meter_backfill, meter_forms, meter_words
+from metering.meters.meters import MeterReading, add_version
 from metering.models import Meter, MeterBackfill, MeterVersion, UsageSeries
 from tests import make_accounts, make_pages
 from tests import make_metering as make

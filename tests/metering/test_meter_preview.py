@@ -14,13 +14,14 @@ from accounts.access import Actor
 from accounts.errors import PermissionMissing
 from accounts.models import Customer
 from accounts.periods import PeriodInvalid
-from metering import meter_preview, rollups
+from metering import rollups
 from metering.errors import MeterInvalid, WindowNotOnTheHour
-from metering.meter_preview import MeterDraft, MeterPreview, preview
-from metering.meters import MeterReading, define_meter
+from metering.meters import meter_preview
+from metering.meters.meter_preview import MeterDraft, MeterPreview, preview
+from metering.meters.meters import MeterReading, define_meter
 from metering.models import Meter, QuarantinedEvent, UsageBatch, UsageSeries
-from metering.quantities import QuantityAsk, quantities
-from metering.quarantine import release
+from metering.quarantine.quarantine import release
+from metering.reading.quantities import QuantityAsk, quantities
 from tests import make_accounts
 from tests import make_metering as make
 from tests.make_metering import NOON, SYSTEM

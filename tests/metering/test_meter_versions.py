@@ -16,7 +16,7 @@ from accounts.models import AuditEntry, Customer
 from metering import rollups
 from metering.errors import MeterInvalid, MeterUnknown, MeterVersionTooEarly
 from metering.invariants import RULES
-from metering.meters import VERSION_NOTICE, MeterReading, add_version
+from metering.meters.meters import VERSION_NOTICE, MeterReading, add_version
 from metering.models import Meter, MeterVersion
 from tests import make_accounts
 from tests import make_metering as make

@@ -7,7 +7,7 @@ from django.urls import reverse
 
 from accounts.access import Role
 from metering.models import QuarantinedEvent, UsageBatch
-from metering.quarantine_overview import GroupKey
+from metering.quarantine.quarantine_overview import GroupKey
 from tests import make_accounts
 from tests import make_metering as make
 from tests.make_pages import queries, said, signed_in, words

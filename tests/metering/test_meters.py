@@ -8,7 +8,7 @@ from accounts.access import Role
 from accounts.errors import PermissionMissing, ReasonMissing
 from accounts.models import AuditEntry
 from metering.errors import MeterCodeTaken, MeterInvalid
-from metering.meters import change_meter, define_meter
+from metering.meters.meters import change_meter, define_meter
 from tests import make_accounts
 from tests import make_metering as make
 from tests.make_metering import NOON, SYSTEM

@@ -16,7 +16,7 @@ from django.db.models import Sum
 from django.test import Client
 from django.utils import timezone
 
-from metering import admission
+from metering.door import admission
 from metering.events import event_key
 from metering.models import Meter, UsageBatch, UsageDelta, UsageEvent
 from metering.rollups import fold

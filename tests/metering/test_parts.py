@@ -20,7 +20,7 @@ from accounts.models import Customer
 from metering import rollups
 from metering.invariants import RULES
 from metering.models import Meter, PartKind, UsageDelta, UsageHour, UsageLevel, UsagePart, UsagePartDelta
-from metering.quantities import QuantityAsk, quantities
+from metering.reading.quantities import QuantityAsk, quantities
 from tests import make_accounts
 from tests import make_metering as make
 from tests.behind_the_back import execute, refused

@@ -22,8 +22,8 @@ from metering import rollups
 from metering.aggregations import combine
 from metering.errors import WindowNotOnTheHour
 from metering.models import Meter
-from metering.quantities import Quantity, QuantityAsk, quantities
-from metering.usage import SeriesTotal
+from metering.reading.quantities import Quantity, QuantityAsk, quantities
+from metering.reading.usage import SeriesTotal
 from tests import make_accounts
 from tests import make_metering as make
 

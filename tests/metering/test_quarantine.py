@@ -13,7 +13,7 @@ from accounts.models import AuditEntry, Customer
 from metering.errors import DiscardNeedsReason
 from metering.ingestion import ingest
 from metering.models import Meter, QuarantinedEvent, UsageBatch, UsageEvent
-from metering.quarantine import discard, release, summary
+from metering.quarantine.quarantine import discard, release, summary
 from tests import make_accounts
 from tests import make_metering as make
 from tests.make_metering import NOON

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from django.db import IntegrityError, OperationalError, connection, connections, transaction
 
-from metering import receipts, tasks
+from metering import tasks
+from metering.completeness import receipts
+from metering.completeness.receipts import EVENTS
 from metering.models import QuarantinedEvent, UsageReceipt, UsageReceiptHour
-from metering.quarantine import discard, release
-from metering.receipts import EVENTS
+from metering.quarantine.quarantine import discard, release
 from tests import make_accounts
 from tests import make_metering as make
 from tests.behind_the_back import execute

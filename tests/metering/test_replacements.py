@@ -10,11 +10,12 @@ import pytest
 from pytest_django import Settings
 
 from accounts.models import Customer
-from metering import retention, rollups
+from metering import rollups
 from metering.errors import CorrectionNotCountable
-from metering.meters import change_meter
+from metering.meters.meters import change_meter
 from metering.models import Meter, UsageCorrectionItem, UsageEvent
-from metering.retention_jobs import archive
+from metering.retention import retention
+from metering.retention.retention_jobs import archive
 from tests import make_accounts, make_backfills, make_corrections
 from tests import make_metering as make
 from tests.make_corrections import drafted, named, replaced

@@ -11,7 +11,7 @@ from django.db import connection
 from pytest_django import Settings
 
 from accounts.models import AuditEntry
-from metering import archive_files, archive_tables, legal_holds, partitions, retention, rollups
+from metering import rollups
 from metering.errors import (
     ArchiveFileDamaged,
     MonthChanged,
@@ -21,7 +21,8 @@ from metering.errors import (
     MonthOnHold,
 )
 from metering.models import ArchivedMonth, UsageEvent
-from metering.retention_jobs import archive, work
+from metering.retention import archive_files, archive_tables, legal_holds, partitions, retention
+from metering.retention.retention_jobs import archive, work
 from tests import make_accounts
 from tests import make_metering as make
 from tests.behind_the_back import execute, refused

@@ -19,9 +19,10 @@ from django.conf import settings
 from django.db import connection
 from pytest_django import Settings
 
-from metering import retention, rollups
+from metering import rollups
 from metering.errors import MonthInProgress
 from metering.models import ArchivedMonth
+from metering.retention import retention
 from tests import make_accounts
 from tests import make_metering as make
 from tests.database_address import url_of_the_test_database

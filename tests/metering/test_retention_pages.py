@@ -14,9 +14,10 @@ from django.urls import reverse
 from pytest_django import Settings
 
 from accounts.access import Role
-from metering import legal_holds, partitions, retention, rollups
+from metering import rollups
 from metering.models import ArchivedMonth, LegalHold, UsageErasure
-from metering.retention_jobs import work
+from metering.retention import legal_holds, partitions, retention
+from metering.retention.retention_jobs import work
 from tests import make_accounts
 from tests import make_metering as make
 from tests.make_metering import SYSTEM

@@ -11,9 +11,9 @@ from django.db import connection, transaction
 from accounts.models import Customer
 from metering import series
 from metering.invariants import RULES
-from metering.meters import change_meter
+from metering.meters.meters import change_meter
 from metering.models import Meter, QuarantinedEvent, UsageEvent, UsageSeries
-from metering.quarantine import release
+from metering.quarantine.quarantine import release
 from tests import make_accounts
 from tests import make_metering as make
 from tests.make_metering import NOON, SYSTEM

@@ -14,10 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from accounts.models import Customer
-from metering import rollups, usage
+from metering import rollups
 from metering.errors import WindowNotOnTheHour
 from metering.models import Meter, UsageDelta, UsageHour
-from metering.usage import UnseenWindow, UsageWindow
+from metering.reading import usage
+from metering.reading.usage import UnseenWindow, UsageWindow
 from tests import make_accounts
 from tests import make_metering as make
 

@@ -11,7 +11,8 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from accounts.models import Customer
-from metering import rollups, usage_questions
+from metering import rollups
+from metering.reading import usage_questions
 from tests import make_accounts
 from tests import make_metering as make
 from tests.make_corrections import replaced, voided

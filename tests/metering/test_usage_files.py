@@ -13,7 +13,6 @@ import pytest
 from accounts.access import Actor, Role
 from accounts.errors import PermissionMissing, ReasonMissing
 from accounts.models import AuditEntry
-from metering import file_content, file_work, usage_files
 from metering.errors import (
     MappingMissing,
     MappingNameInvalid,
@@ -26,15 +25,9 @@ from metering.errors import (
     UsageFileTooLarge,
     UsageFileUnknown,
 )
-from metering.mappings import change_mapping, define_mapping
-from metering.models import (
-    UsageBatch,
-    UsageEvent,
-    UsageFile,
-    UsageFileBatch,
-    UsageFilePart,
-    UsageFileRefusal,
-)
+from metering.files import file_content, file_work, usage_files
+from metering.files.mappings import change_mapping, define_mapping
+from metering.models import UsageBatch, UsageEvent, UsageFile, UsageFileBatch, UsageFilePart, UsageFileRefusal
 from metering.models.files import LARGEST_PART
 from metering.sources import loading
 from metering.sources.layouts import FileFormat

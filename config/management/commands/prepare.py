@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand
 from django.utils import timezone
 
 from accounts.access import sync_roles
-from metering import partitions
+from metering.retention import partitions
 
 
 class Command(BaseCommand):

@@ -15,8 +15,8 @@ from django.utils import timezone
 
 from accounts.access import Actor
 from accounts.errors import CountinghouseError
-from metering import retention, retention_jobs
 from metering.models import ArchivedMonth
+from metering.retention import retention, retention_jobs
 
 _STEPS: dict[str, Callable[..., ArchivedMonth]] = {
     "detach": retention.detach_month,

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from accounts.access import Actor
 from accounts.errors import CountinghouseError
-from metering.kafka_offsets import retire_topic
+from metering.sources.kafka_offsets import retire_topic
 
 
 class Command(BaseCommand):

@@ -1,0 +1,332 @@
+"""Corrections of accepted events: asked for, previewed, approved above a limit, applied as new facts, reverted.
+
+The original stays as it came. A correction says of events that they no longer count, or that another event counts in
+their place; a revert of it says that they count again. Totals follow in the same transaction, and bills with the next
+run, which sees a correction as usage that came late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.urls import reverse
+
+from accounts import approvals, audit
+from accounts.access import Actor, Permission
+from accounts.constraints import named
+from accounts.models import ApprovalRequest
+from accounts.nudges import nudge
+from metering import correction_words
+from metering.corrections import correction_preview, correction_selection
+from metering.corrections.correction_selection import EventFilter, NamedEvent
+from metering.errors import (
+    CorrectionAlreadyReverted,
+    CorrectionNeedsReason,
+    CorrectionNotApplied,
+    CorrectionNotDraft,
+    CorrectionNotPreviewed,
+    CorrectionSelectsNothing,
+    CorrectionUnknown,
+)
+from metering.models import UsageCorrection
+
+APPROVAL_KIND = "usage_correction"
+APPLY_CORRECTIONS = "metering.tasks.apply_corrections"
+Kind, Status = UsageCorrection.Kind, UsageCorrection.Status
+
+
+@transaction.atomic
+def request_correction(
+    *,
+    events: EventFilter | Sequence[NamedEvent],
+    changes: Mapping[str, str] | None = None,
+    reason: str,
+    actor: Actor,
+    at: datetime,
+) -> UsageCorrection:
+    """Draft a correction of the events that fit a filter or are named; nothing counts otherwise yet.
+
+    Without `changes` (here or with the named events) they are voided; with them each is replaced by an event that has
+    these values instead: of `subject`, `time` or `type`, or under a name in the data. Next it is previewed.
+
+    Raises: PermissionMissing, CorrectionNeedsReason, CorrectionSelectsNothing, CorrectionTooLarge,
+    CorrectionSelectionInvalid.
+    """
+    actor.require(Permission.CORRECT_USAGE)
+    if not reason.strip():
+        raise CorrectionNeedsReason
+    if isinstance(events, EventFilter):
+        selection, own = events.described(), False
+    else:
+        selection, own = _named(events), any(each.changes for each in events)
+    if not selection:
+        raise CorrectionSelectsNothing
+    correction = _draft(
+        kind=Kind.REPLACE if changes or own else Kind.VOID,
+        selection=selection,
+        changes=dict(changes or {}),
+        reason=reason,
+        actor=actor,
+        at=at,
+    )
+    if isinstance(events, EventFilter):
+        count = correction_selection.take_by_filter(correction.pk, events)
+    else:
+        count = correction_selection.take_by_name(correction.pk, events)
+    return _drafted(correction, count, actor=actor, at=at)
+
+
+@transaction.atomic
+def request_revert(*, correction_id: int, reason: str, actor: Actor, at: datetime) -> UsageCorrection:
+    """Draft the revert of an applied correction: its events count again, and those that took their place do not.
+
+    Raises: PermissionMissing, CorrectionNeedsReason, CorrectionUnknown, CorrectionNotApplied,
+    CorrectionAlreadyReverted.
+    """
+    actor.require(Permission.CORRECT_USAGE)
+    if not reason.strip():
+        raise CorrectionNeedsReason
+    reverted = _locked(correction_id)
+    if reverted.status != Status.APPLIED or not reverted.applied or reverted.kind == Kind.REVERT:
+        raise CorrectionNotApplied
+    with named("correction_is_reverted_once", CorrectionAlreadyReverted):
+        correction = _draft(
+            kind=Kind.REVERT,
+            selection={"correction": correction_id},
+            changes={},
+            reason=reason,
+            actor=actor,
+            at=at,
+            reverts=reverted,
+        )
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO metering_usagecorrectionitem (correction_id, customer_id, time, key, state, detail)
+            SELECT %s, customer_id, time, key, 'waiting', '' FROM metering_usagecorrectionitem
+            WHERE correction_id = %s AND state = 'applied'
+            """,
+            [correction.pk, correction_id],
+        )
+        count = int(cursor.rowcount)
+    return _drafted(correction, count, actor=actor, at=at)
+
+
+def _named(events: Sequence[NamedEvent]) -> dict[str, Any]:
+    if not events:
+        return {}
+    first = [f"{each.source} {each.event_id}" for each in events[:5]]
+    return {"events": len(events), "first": first}
+
+
+def _draft(
+    *,
+    kind: UsageCorrection.Kind,
+    selection: Mapping[str, Any],
+    changes: Mapping[str, str],
+    reason: str,
+    actor: Actor,
+    at: datetime,
+    reverts: UsageCorrection | None = None,
+) -> UsageCorrection:
+    # The number of events is known once they are noted, which takes the correction to be there.
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT nextval(pg_get_serial_sequence('metering_usagecorrection', 'id'))")
+        (number,) = cursor.fetchone()
+    return UsageCorrection(
+        pk=number,
+        kind=kind,
+        reason=reason.strip(),
+        selection=dict(selection),
+        changes=dict(changes),
+        reverts=reverts,
+        requested_by_id=actor.user_id,
+        requested_by_label=actor.label,
+        requested_at=at,
+        events=0,
+    )
+
+
+def _drafted(correction: UsageCorrection, count: int, *, actor: Actor, at: datetime) -> UsageCorrection:
+    if not count:
+        raise CorrectionSelectsNothing
+    correction.events = count
+    with named("correction_is_reverted_once", CorrectionAlreadyReverted):
+        correction.save(force_insert=True)
+    data = {"kind": correction.kind, "events": count, "selection": correction.selection}
+    audit.record(
+        actor=actor, verb="usage_correction.requested", subject=correction, at=at, reason=correction.reason, data=data
+    )
+    return correction
+
+
+@transaction.atomic
+def preview_correction(*, correction_id: int, actor: Actor, at: datetime) -> UsageCorrection:
+    """Work out what a draft changes for whom, and keep it: the real run, rolled back.
+
+    Raises: PermissionMissing, CorrectionUnknown, CorrectionNotDraft, CorrectionNotCountable.
+    """
+    actor.require(Permission.CORRECT_USAGE)
+    correction = _locked(correction_id)
+    if correction.status != Status.DRAFT:
+        raise CorrectionNotDraft
+    correction.preview = correction_preview.preview(correction, actor=actor, at=at)
+    correction.previewed_at = at
+    correction.save(update_fields=["preview", "previewed_at"])
+    return correction
+
+
+def submit_correction(*, correction_id: int, actor: Actor, at: datetime) -> UsageCorrection:
+    """Let a previewed draft be applied: at once below the limit, above it once a second person approved.
+
+    Asking again for one that is submitted already returns it as it is.
+
+    Raises: PermissionMissing, CorrectionUnknown, CorrectionNotDraft, CorrectionNotPreviewed, ApprovalNeedsAPerson.
+    """
+    actor.require(Permission.CORRECT_USAGE)
+    return _submit(correction_id, actor=actor, at=at)
+
+
+@transaction.atomic
+def _submit(correction_id: int, *, actor: Actor, at: datetime) -> UsageCorrection:
+    correction = _locked(correction_id)
+    if correction.status == Status.DROPPED:
+        raise CorrectionNotDraft
+    if correction.status != Status.DRAFT:
+        return correction
+    if correction.preview is None:
+        raise CorrectionNotPreviewed
+    if not needs_approval(correction):
+        return _approve(correction, verb="usage_correction.submitted", actor=actor, at=at)
+    approvals.request_approval(
+        kind=APPROVAL_KIND,
+        subject_id=correction.pk,
+        title=f"{correction.get_kind_display()} {correction.events:,} events",
+        summary=_summary(correction),
+        size=Decimal(correction.events),
+        reason=correction.reason,
+        actor=actor,
+        at=at,
+    )
+    correction.status = Status.IN_REVIEW
+    correction.save(update_fields=["status"])
+    audit.record(actor=actor, verb="usage_correction.submitted", subject=correction, at=at, reason=correction.reason)
+    return correction
+
+
+def needs_approval(correction: UsageCorrection) -> bool:
+    """Say whether a previewed correction is about so much that a second person decides."""
+    preview = correction.preview or {}
+    return (
+        correction.events > settings.USAGE_CORRECTION_FREE_EVENTS
+        or Decimal(preview.get("greatest_share", "0")) > settings.USAGE_CORRECTION_FREE_SHARE
+    )
+
+
+@transaction.atomic
+def drop_correction(*, correction_id: int, actor: Actor, at: datetime) -> UsageCorrection:
+    """Drop a draft; it is kept and does nothing. One that was dropped before stays as it is.
+
+    Raises: PermissionMissing, CorrectionUnknown, CorrectionNotDraft.
+    """
+    actor.require(Permission.CORRECT_USAGE)
+    correction = _locked(correction_id)
+    if correction.status == Status.DROPPED:
+        return correction
+    if correction.status != Status.DRAFT:
+        raise CorrectionNotDraft
+    correction.status = Status.DROPPED
+    correction.save(update_fields=["status"])
+    audit.record(actor=actor, verb="usage_correction.dropped", subject=correction, at=at)
+    return correction
+
+
+def due() -> list[int]:
+    """Return the corrections that wait to be applied further."""
+    return list(UsageCorrection.objects.filter(status=Status.APPROVED).order_by("id").values_list("pk", flat=True))
+
+
+def _locked(correction_id: int) -> UsageCorrection:
+    correction = UsageCorrection.objects.select_for_update(no_key=True).filter(pk=correction_id).first()
+    if correction is None:
+        raise CorrectionUnknown
+    return correction
+
+
+def _approve(
+    correction: UsageCorrection, *, verb: str, actor: Actor, at: datetime, data: Mapping[str, Any] | None = None
+) -> UsageCorrection:
+    correction.status = Status.APPROVED
+    correction.approved_at = at
+    correction.save(update_fields=["status", "approved_at"])
+    audit.record(actor=actor, verb=verb, subject=correction, at=at, reason=correction.reason, data=data)
+    nudge(APPLY_CORRECTIONS)
+    return correction
+
+
+def _summary(correction: UsageCorrection) -> dict[str, Any]:
+    preview = correction.preview or {}
+    return {
+        "what": correction.get_kind_display(),
+        "events": correction.events,
+        "which": "; ".join(f"{name}: {words}" for name, words in correction_words.events_asked_for(correction)),
+        "new values": ", ".join(f"{name}: {value}" for name, value in correction.changes.items()) or "none",
+        "customers": preview.get("customers", 0),
+        "greatest change of a quantity": f"{Decimal(preview.get('greatest_share', '0')):.1%}",
+    }
+
+
+def _content(correction_id: int) -> Mapping[str, Any]:
+    correction = UsageCorrection.objects.get(pk=correction_id)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT encode(sha256(convert_to(coalesce(string_agg(key || coalesce(changes::text, ''), E'\\n'
+                ORDER BY key), ''), 'UTF8')), 'hex')
+            FROM metering_usagecorrectionitem WHERE correction_id = %s
+            """,
+            [correction_id],
+        )
+        (items,) = cursor.fetchone()
+    return {
+        "kind": correction.kind,
+        "reason": correction.reason,
+        "events": correction.events,
+        "changes": correction.changes,
+        "reverts": correction.reverts_id,
+        "items": items,
+    }
+
+
+def _on_approved(*, subject_id: int, request: ApprovalRequest, actor: Actor, at: datetime) -> None:
+    correction = _locked(subject_id)
+    data = {"approval": request.pk}
+    _approve(correction, verb="usage_correction.approved", actor=actor, at=at, data=data)
+
+
+def _on_refused(*, subject_id: int, request: ApprovalRequest, actor: Actor, at: datetime) -> None:
+    correction = _locked(subject_id)
+    if correction.status == Status.IN_REVIEW:
+        correction.status = Status.DRAFT
+        correction.save(update_fields=["status"])
+        data = {"approval": request.pk}
+        audit.record(actor=actor, verb="usage_correction.refused", subject=correction, at=at, data=data)
+
+
+approvals.register(
+    approvals.ApprovalKind(
+        key=APPROVAL_KIND,
+        label="Correction of usage",
+        permission=Permission.APPROVE_CORRECTIONS,
+        content=_content,
+        on_approved=_on_approved,
+        on_refused=_on_refused,
+        url=lambda correction_id: reverse("metering:correction", args=[correction_id]),
+        lock=_locked,
+    ),
+)

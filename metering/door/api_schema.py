@@ -1,0 +1,112 @@
+"""Describes the door for events in the API's own description; it is a plain view, which drf-spectacular cannot read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from metering.door.bodies import CONTENT_TYPES, MAX_VALUES
+from metering.events import MAX_DATA_BYTES, MAX_NAME_LENGTH
+from metering.ingestion import MAX_EVENTS
+
+_NAME = {"type": "string", "minLength": 1, "maxLength": MAX_NAME_LENGTH}
+_COUNT = {"type": "integer", "minimum": 0}
+_PROBLEM = {"application/problem+json": {"schema": {"type": "object"}}}
+
+_EVENT = {
+    "type": "object",
+    "description": "A CloudEvents 1.0 object. `source` and `id` together are its identity, counted once for ever.",
+    "required": ["id", "source", "type", "time"],
+    "properties": {
+        "specversion": {"type": "string", "enum": ["1.0"], "default": "1.0"},
+        "id": _NAME,
+        "source": _NAME,
+        "type": _NAME,
+        "subject": {**_NAME, "minLength": 0, "description": "Whose usage it is: a project, an organisation, a device."},
+        "time": {"type": "string", "format": "date-time", "description": "RFC 3339 with its offset from UTC."},
+        "data": {
+            "type": "object",
+            "description": (
+                f"At most {MAX_DATA_BYTES:,} bytes of JSON. Values are numbers or decimal strings of at most 38 digits,"
+                " kept exactly as sent."
+            ),
+        },
+    },
+}
+_OUTCOME = {
+    "type": "object",
+    "required": ["batch", "accepted", "duplicates", "quarantined", "rejected"],
+    "properties": {
+        "batch": {"type": "integer"},
+        "accepted": {**_COUNT, "description": "New events, counted as of this answer."},
+        "duplicates": {**_COUNT, "description": "Events that were known with the same content."},
+        "quarantined": {**_COUNT, "description": "Events that wait until they can be counted."},
+        "rejected": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["index", "id", "reason", "detail"],
+                "properties": {
+                    "index": {**_COUNT, "description": "Position in the request, from 0."},
+                    "id": {"type": "string"},
+                    "reason": {
+                        "type": "string",
+                        "enum": ["malformed", "conflict", "foreign_subject", "foreign_source"],
+                    },
+                    "detail": {"type": "string"},
+                },
+            },
+        },
+    },
+}
+_FORMS = (
+    "One event, an array or JSON lines; plain JSON whose first line is a whole object, with more lines after it, is"
+    " read as JSON lines. With the headers `ce-specversion`, `ce-id`, `ce-source`, `ce-type`, `ce-time`, `ce-subject`"
+    " the request is one event in CloudEvents' binary mode, with the body as its data."
+)
+_ENCODING = {
+    "name": "Content-Encoding",
+    "in": "header",
+    "schema": {"type": "string", "enum": ["gzip", "identity"], "default": "identity"},
+    "description": "How the body is packed. The limit on its size holds for what is unpacked.",
+}
+_REFUSALS = {
+    "400": "The body is not JSON, is no event and no array, or is not the gzip that it says it is.",
+    "401": "The API key is missing, unknown, expired or revoked.",
+    "403": "The API key lacks the scope events:write, or its customer is deactivated.",
+    "413": f"The body is too large, or holds more than {MAX_EVENTS:,} events or {MAX_VALUES:,} JSON values.",
+    "415": "The body is of a content type, a character set or an encoding that is not read.",
+    "429": "More comes in than is taken at once; nothing was taken. Send the same request again after Retry-After.",
+    "503": "The database does not answer; nothing was taken. Send the same request again after Retry-After.",
+}
+
+
+def describe_events(result: dict[str, Any], **_: object) -> dict[str, Any]:
+    """Add `POST /api/v1/events` to the description; a postprocessing hook of drf-spectacular."""
+    refusals = {status: {"description": text, "content": _PROBLEM} for status, text in _REFUSALS.items()}
+    accepted = {
+        "description": "What became of each event. Sending the same request again changes nothing.",
+        "content": {"application/json": {"schema": _OUTCOME}},
+    }
+    array = {"type": "array", "items": _EVENT, "maxItems": MAX_EVENTS}
+    lines = {"type": "string", "description": f"One event a line, at most {MAX_EVENTS:,}; blank lines are nothing."}
+    bodies = dict.fromkeys(CONTENT_TYPES, lines) | {
+        "application/json": {"oneOf": [_EVENT, array]},
+        "application/cloudevents+json": _EVENT,
+        "application/cloudevents-batch+json": array,
+    }
+    result["paths"].setdefault("/api/v1/events", {})["post"] = {
+        "operationId": "events_create",
+        "summary": "Send usage events",
+        "description": _FORMS,
+        "tags": ["usage"],
+        "security": [{"apiKey": []}],
+        "parameters": [_ENCODING],
+        "requestBody": {
+            "required": True,
+            "content": {kind: {"schema": schema} for kind, schema in bodies.items()},
+        },
+        "responses": {"200": accepted, **refusals},
+    }
+    schemes = result.setdefault("components", {}).setdefault("securitySchemes", {})
+    schemes.setdefault("apiKey", {"type": "http", "scheme": "bearer", "bearerFormat": "ch_<prefix>_<random>"})
+    return result

@@ -1,0 +1,1 @@
+"""Files of usage: sent, mapped, looked at, loaded, reported."""

@@ -1,0 +1,1 @@
+"""Meters: defined, tried on events, changed by versions, back-filled."""

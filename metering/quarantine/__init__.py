@@ -1,0 +1,1 @@
+"""What could not be counted: listed with its reason, released or discarded."""

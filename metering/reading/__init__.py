@@ -1,0 +1,1 @@
+"""Usage read back: quantities, events, the explorer and the API."""

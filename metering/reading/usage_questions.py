@@ -1,0 +1,269 @@
+"""What is asked of usage, as the API and the explorer take it in an address, and the answer to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Final
+
+from accounts.errors import CustomerUnknown, DetailsInvalid
+from accounts.models import Customer
+from accounts.periods import (
+    Grain,
+    Month,
+    MonthInvalid,
+    Period,
+    PeriodInvalid,
+    TimeZoneUnknown,
+    edges,
+    local_date,
+    month_period,
+    parse_month,
+    start_of_day,
+    time_zone_named,
+)
+from metering.errors import MeterUnknown, UsageAskedTooLarge, WindowNotOnTheHour
+from metering.meters.meters import dimensions_of
+from metering.models import Meter
+from metering.reading.quantities import Quantity, QuantityAsk, quantities
+
+# A year of hours, with room; and rows as many as an answer can hold without being felt by others.
+MAX_WINDOWS: Final = 9_000
+MAX_ROWS: Final = 50_000
+MAX_GROUPED_DIMENSIONS: Final = 10
+# What stands in an address for a dimension that an event did not have.
+ABSENT: Final = "(none)"
+_LONGEST_IN_MONTHS: Final = timedelta(days=3_700)
+_FILTER: Final = ("filter[", "]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageQuestion:
+    """One meter's usage of one customer in the windows of a period, by and of certain dimensions."""
+
+    customer: Customer
+    meter: Meter
+    period: Period
+    grain: Grain
+    time_zone: str
+    group_by: tuple[str, ...]
+    filters: Mapping[str, Sequence[str | None]]
+
+    def before(self) -> UsageQuestion:
+        """The same question of the period before this one: of as many whole months, else of the same length.
+
+        Raises: DetailsInvalid, where no calendar holds it.
+        """
+        try:
+            return replace(self, period=Period(_start_before(self.period, self.time_zone), self.period.start))
+        except (OverflowError, ValueError) as error:
+            raise DetailsInvalid({"compare": ["There is no period before this one."]}) from error
+
+
+def _start_before(period: Period, time_zone: str) -> datetime:
+    length = period.end - period.start
+    months = _whole_months(period, time_zone) if length < _LONGEST_IN_MONTHS else []
+    if not months:
+        return period.start - length
+    first = months[0]
+    for _ in months:
+        first = first.previous()
+    return start_of_day(date(first.year, first.month, 1), time_zone)
+
+
+def _whole_months(period: Period, time_zone: str) -> list[Month]:
+    """The local months that the period is made of; none, where it begins or ends within one."""
+    cut = edges(period, Grain.MONTH, time_zone)
+    days = [local_date(edge, time_zone) for edge in cut]
+    if all(day.day == 1 and start_of_day(day, time_zone) == edge for day, edge in zip(days, cut, strict=True)):
+        return [Month(day.year, day.month) for day in days[:-1]]
+    return []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageRow:
+    """One window and group that saw usage."""
+
+    start: datetime
+    end: datetime
+    group: Mapping[str, str | None]
+    quantity: Decimal
+    event_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageAnswer:
+    """The rows in order of time and group; all usage that was acknowledged until `as_of` is in them."""
+
+    edges: Sequence[datetime]
+    rows: Sequence[UsageRow]
+    as_of: datetime
+
+
+def read_question(words: Mapping[str, Sequence[str]], *, own_customer_id: int | None) -> UsageQuestion:
+    """Read what is asked: customer (code or id), meter (code), period, window, time zone, groups and filters.
+
+    The period is `start` and `end` (instants with an offset, or local dates, the end left out) or a `month`. Without a
+    time zone it is that in which the customer is billed. `filter[name]` may be given several times, for any of the
+    values. A key of one customer (`own_customer_id`) can ask for no other.
+
+    Raises: CustomerUnknown, MeterUnknown, DetailsInvalid, WindowNotOnTheHour, UsageAskedTooLarge.
+    """
+    customer = customer_asked(_one(words, "customer"), own_customer_id=own_customer_id)
+    meter = Meter.objects.filter(code=_one(words, "meter")).first()
+    if meter is None:
+        raise MeterUnknown
+    time_zone = zone_asked(_one(words, "time_zone"), customer)
+    grain = _one(words, "window") or Grain.NONE
+    if grain not in set(Grain):
+        raise DetailsInvalid({"window": [f"Choose among {', '.join(Grain)}."]})
+    group_by, filters = _dimensions(words, meter)
+    question = UsageQuestion(
+        customer=customer,
+        meter=meter,
+        period=period_asked(words, time_zone),
+        grain=Grain(grain),
+        time_zone=time_zone,
+        group_by=group_by,
+        filters=filters,
+    )
+    _require_few_windows(question)
+    return question
+
+
+def customer_asked(text: str, *, own_customer_id: int | None) -> Customer:
+    """Return the customer of that code or id; the key's own where none is named. Another's is as good as none.
+
+    Raises: CustomerUnknown, DetailsInvalid.
+    """
+    customers = Customer.objects.select_related("legal_entity")
+    if own_customer_id is not None:
+        customers = customers.filter(pk=own_customer_id)
+    if not text:
+        if own_customer_id is None:
+            raise DetailsInvalid({"customer": ["Name a customer by code or id."]})
+        return customers.get()
+    found = customers.filter(code=text).first()
+    if found is None and text.isascii() and text.isdecimal() and len(text) < 19:  # noqa: PLR2004 -- bigint
+        found = customers.filter(pk=int(text)).first()
+    if found is None:
+        raise CustomerUnknown
+    return found
+
+
+def zone_asked(text: str, customer: Customer) -> str:
+    """Return the time zone asked for, or that in which the customer is billed.
+
+    Raises: DetailsInvalid.
+    """
+    zone = text or customer.legal_entity.time_zone
+    try:
+        time_zone_named(zone)
+    except TimeZoneUnknown as error:
+        raise DetailsInvalid({"time_zone": [str(error)]}) from error
+    return zone
+
+
+def period_asked(words: Mapping[str, Sequence[str]], time_zone: str) -> Period:
+    """Return the period of `month`, or from `start` until `end`.
+
+    Raises: DetailsInvalid.
+    """
+    month, start, end = _one(words, "month"), _one(words, "start"), _one(words, "end")
+    if month:
+        if start or end:
+            raise DetailsInvalid({"month": ["Give either a month or start and end."]})
+        try:
+            return month_period(*parse_month(month), time_zone)
+        except MonthInvalid as error:
+            raise DetailsInvalid({"month": [str(error)]}) from error
+    moments = {name: _moment(name, text, time_zone) for name, text in (("start", start), ("end", end))}
+    try:
+        return Period(moments["start"], moments["end"])
+    except (PeriodInvalid, OverflowError) as error:
+        raise DetailsInvalid({"end": ["The period ends after it starts."]}) from error
+
+
+def _moment(name: str, text: str, time_zone: str) -> datetime:
+    try:
+        if len(text) == len("2026-10-01"):
+            return start_of_day(date.fromisoformat(text), time_zone)
+        # A plus sign that was not escaped arrives as a blank.
+        moment = datetime.fromisoformat(text.replace(" ", "+"))
+        if moment.utcoffset() is not None:
+            return moment
+    except (ValueError, OverflowError):
+        pass
+    raise DetailsInvalid({name: ["Give a date, such as 2026-10-01, or an instant with its offset from UTC."]})
+
+
+def _dimensions(
+    words: Mapping[str, Sequence[str]], meter: Meter
+) -> tuple[tuple[str, ...], dict[str, list[str | None]]]:
+    group_by = tuple(dict.fromkeys(name for text in words.get("group_by", ()) for name in text.split(",") if name))
+    filters: dict[str, list[str | None]] = {}
+    for key, values in words.items():
+        if key.startswith(_FILTER[0]) and key.endswith(_FILTER[1]):
+            chosen = [None if value == ABSENT else value for value in values if value]
+            if chosen:
+                filters[key[len(_FILTER[0]) : -1]] = chosen
+    known = dimensions_of([meter.pk]).get(meter.pk, frozenset())
+    unknown = sorted({*group_by, *filters} - known)
+    if unknown or len(group_by) > MAX_GROUPED_DIMENSIONS:
+        choice = f"The dimensions of {meter.code} are: {', '.join(sorted(known)) or 'none'}."
+        raise DetailsInvalid({"group_by" if set(unknown) & set(group_by) else "filter": [choice]})
+    return group_by, filters
+
+
+def _require_few_windows(question: UsageQuestion) -> None:
+    shortest = {Grain.HOUR: timedelta(hours=1), Grain.DAY: timedelta(hours=22), Grain.MONTH: timedelta(days=27)}
+    step = shortest.get(question.grain)
+    if step is not None and (question.period.end - question.period.start) / step > MAX_WINDOWS:
+        message = f"That is more than {MAX_WINDOWS:,} windows; ask for a shorter period or longer windows."
+        raise UsageAskedTooLarge(message)
+
+
+def answer(question: UsageQuestion, *, at: datetime) -> UsageAnswer:
+    """Read the usage asked for. Of a level, nothing is known beyond the hour that runs `at` the moment.
+
+    Raises: WindowNotOnTheHour, UsageAskedTooLarge.
+    """
+    cut = edges(question.period, question.grain, question.time_zone)
+    try:
+        found = quantities([_ask(question, cut, at)], most=MAX_ROWS + 1)
+    except WindowNotOnTheHour as error:
+        message = f"{error} Ask for full hours, or in a time zone that is whole hours from UTC."
+        raise WindowNotOnTheHour(message) from error
+    if len(found) > MAX_ROWS:
+        message = f"That is more than {MAX_ROWS:,} rows; filter, group by less, or ask for longer windows."
+        raise UsageAskedTooLarge(message)
+    return UsageAnswer(edges=cut, rows=[_row(each, cut) for each in found], as_of=at)
+
+
+def _ask(question: UsageQuestion, cut: Sequence[datetime], at: datetime) -> QuantityAsk:
+    return QuantityAsk(
+        customer_id=question.customer.pk,
+        meter_id=question.meter.pk,
+        aggregation=question.meter.aggregation,
+        edges=cut,
+        group_by=question.group_by,
+        filters=question.filters,
+        until=at,
+    )
+
+
+def _row(found: Quantity, cut: Sequence[datetime]) -> UsageRow:
+    return UsageRow(
+        start=cut[found.window],
+        end=cut[found.window + 1],
+        group=found.group,
+        quantity=found.quantity,
+        event_count=found.event_count,
+    )
+
+
+def _one(words: Mapping[str, Sequence[str]], name: str) -> str:
+    values = words.get(name, ())
+    return values[-1].strip() if values else ""

@@ -1,0 +1,1 @@
+"""How long usage is kept and how: partitions, archives, legal holds, erasure."""
