@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from django.db.models import Sum
@@ -28,20 +30,32 @@ def sha256_of(stream: BinaryIO) -> tuple[bytes, int]:
     return digest.digest(), size
 
 
+def changed_at(stream: BinaryIO) -> int:
+    """Return when a file on disk was written to last (nanoseconds since 1970); 0 for what is no file on disk."""
+    try:
+        return os.fstat(stream.fileno()).st_mtime_ns
+    except (OSError, AttributeError):
+        return 0
+
+
 def received_bytes(file_id: int) -> int:
     """Return how many bytes of an upload are here."""
     return UsageFilePart.objects.filter(file_id=file_id).aggregate(size=Sum(Length("content")))["size"] or 0
 
 
-def open_content(file: UsageFile) -> BinaryIO:
-    """Open an uploaded file; every part but the last is of the full size. No more than one part is in memory."""
-    return cast("BinaryIO", io.BufferedReader(_Parts(file), buffer_size=65_536))
+def open_content(file: UsageFile, *, on_part: Callable[[], object] = lambda: None) -> BinaryIO:
+    """Open an uploaded file; every part but the last is of the full size. No more than one part is in memory.
+
+    `on_part` is told of each part that is fetched.
+    """
+    return cast("BinaryIO", io.BufferedReader(_Parts(file, on_part), buffer_size=65_536))
 
 
 class _Parts(io.RawIOBase):
     """A file made of parts, each fetched when it is needed."""
 
-    def __init__(self, file: UsageFile) -> None:
+    def __init__(self, file: UsageFile, on_part: Callable[[], object]) -> None:
+        self._on_part = on_part
         self._file_id, self._size = file.pk, file.size
         self._place = 0
         self._number, self._part = -1, memoryview(b"")
@@ -67,6 +81,7 @@ class _Parts(io.RawIOBase):
         if number != self._number:
             part = UsageFilePart.objects.get(file_id=self._file_id, number=number)
             self._number, self._part = number, memoryview(part.content)
+            self._on_part()
         target = memoryview(buffer).cast("B")
         piece = self._part[start : start + len(target)]
         target[: len(piece)] = piece

@@ -15,6 +15,7 @@ from metering.files.mapping_form import Column
 from metering.models import RefusedEvent, UsageFile, UsageFileMapping, UsageFileRefusal
 from metering.sources.guessing import TableGuess, guess_table
 from metering.sources.layouts import FileFormat
+from metering.sources.loading import MOST_LISTED
 from metering.sources.mapping import read_mapping
 
 CSV_HEADER = ["line", "reason", "detail", "id", "row"]
@@ -63,12 +64,15 @@ def files() -> QuerySet[UsageFile]:
     return UsageFile.objects.exclude(state__in=[State.DISCARDED, State.RECEIVING]).select_related("mapping")
 
 
-def layout_of(file: UsageFile, *, columns: Sequence[Column] = ()) -> FileLayout:
-    """Return how a file that waits may be read; `columns` are what somebody said of them already."""
+def layout_of(file: UsageFile, *, columns: Sequence[Column] = (), header: bool | None = None) -> FileLayout:
+    """Return how a file that waits may be read; `columns` are what somebody said of them already, in their order.
+
+    `header` is what somebody said of its first line, if anything.
+    """
     guess = None
     if FileFormat(file.format).needs_mapping:
         with file_content.open_content(file) as stream:
-            guess = _with_what_was_said(guess_table(stream, FileFormat(file.format)), columns)
+            guess = _with_what_was_said(guess_table(stream, FileFormat(file.format), header=header), columns)
     return FileLayout(
         formats=[(value, str(label)) for value, label in UsageFile.Format.choices],
         mappings=list(UsageFileMapping.objects.filter(is_active=True)),
@@ -79,6 +83,12 @@ def layout_of(file: UsageFile, *, columns: Sequence[Column] = ()) -> FileLayout:
 
 
 def _with_what_was_said(guess: TableGuess, columns: Sequence[Column]) -> TableGuess:
+    if not guess.header and len(columns) == len(guess.columns):
+        named = [
+            replace(column, name=name, role=role, key=key)
+            for column, (name, role, key) in zip(guess.columns, columns, strict=True)
+        ]
+        return replace(guess, columns=tuple(named))
     said = {name: (role, key) for name, role, key in columns}
     kept = [
         replace(column, role=said[column.name][0], key=said[column.name][1]) if column.name in said else column
@@ -122,6 +132,11 @@ def reasons_of(file: UsageFile) -> list[tuple[str, str, int]]:
     """Return why rows were refused, in words, and how many for each reason."""
     counted = sorted(file.reasons.items(), key=lambda pair: -pair[1])
     return [(reason, str(RefusedEvent.Reason(reason).label), count) for reason, count in counted]
+
+
+def listed_of(file: UsageFile) -> int:
+    """Return how many of a file's refused rows are listed; those after them are only counted."""
+    return min(file.refused, MOST_LISTED)
 
 
 def refused_cells(file: UsageFile) -> Iterator[tuple[object, ...]]:

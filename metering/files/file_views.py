@@ -127,6 +127,7 @@ def file_page(request: StaffRequest, file_id: int) -> HttpResponseBase:
         lines=file_overview.mapping_lines(file),
         span=file_overview.batches_of(file),
         lies_here=file.parts.exists(),
+        listed=file_overview.listed_of(file),
     )
 
 
@@ -140,13 +141,19 @@ def _waiting_page(
         title=file.name,
         crumbs=[Crumb("Load usage", reverse("metering:files"))],
         file=file,
-        layout=file_overview.layout_of(file, columns=columns),
+        layout=file_overview.layout_of(file, columns=columns, header=_header(request)),
         typed=typed or {},
         outlook=file_overview.outlook_of(file, actor=actor_of(request), at=timezone.now()),
         roles=mapping_form.ROLES,
         delimiters=mapping_form.DELIMITER_NAMES,
         encodings=ENCODINGS,
     )
+
+
+def _header(request: StaffRequest) -> bool | None:
+    """Return what was said of the first line of a CSV: that it names the columns, that it does not, or nothing."""
+    said = request.POST.get("header") or request.GET.get("header")
+    return {"first": True, "none": False}.get(said or "")
 
 
 @require_GET

@@ -26,6 +26,8 @@ DELIMITER_NAMES = ((",", "comma"), (";", "semicolon"), ("\t", "tab"), ("|", "bar
 def mapping_of(form: Mapping[str, str], columns: Sequence[Column]) -> ColumnMapping:
     """Return the mapping of a form: `columns` are name, role and name in the data; `form` has all the rest.
 
+    Of a file without a header (`header` is `none`) the names are those that were given to its columns, in their order.
+
     Raises: MappingInvalid.
     """
     by_role = {role: [name for name, given, _ in columns if given == role] for role, _ in ROLES}
@@ -51,6 +53,8 @@ def mapping_of(form: Mapping[str, str], columns: Sequence[Column]) -> ColumnMapp
         "empty": [text for text in form.get("empty", "").split() if text],
         "floats": form.get("floats", "refuse"),
     }
+    if form.get("header") == "none":
+        spec |= {"header": False, "columns": [name for name, _, _ in columns]}
     subject = _taken(by_role["subject"], form.get("subject", ""))
     if subject["column"] or subject["constant"]:
         spec["subject"] = subject

@@ -48,12 +48,18 @@ class Content:
     name: str
     size: int
     sha256: bytes
+    changed_at: int = 0
 
     @classmethod
     def of(cls, stream: BinaryIO, *, name: str) -> Content:
         """Read a file through to know it."""
+        changed_at = file_content.changed_at(stream)
         sha256, size = file_content.sha256_of(stream)
-        return cls(name=name, size=size, sha256=sha256)
+        return cls(name=name, size=size, sha256=sha256, changed_at=changed_at)
+
+    def is_still_in(self, stream: BinaryIO) -> bool:
+        """Tell whether nobody has written to the file since it was read through."""
+        return file_content.changed_at(stream) == self.changed_at
 
 
 @transaction.atomic
@@ -337,6 +343,12 @@ def claim_next(*, lease: timedelta, at: datetime) -> UsageFile | None:
         )
     file.save()
     return file
+
+
+def renew_claim(file_id: int, *, lease: timedelta, at: datetime) -> datetime:
+    """Keep a file that was taken up for so much longer, and return until when."""
+    UsageFile.objects.filter(pk=file_id, state=State.LOADING).update(leased_until=at + lease)
+    return at + lease
 
 
 def release_claim(file_id: int) -> None:

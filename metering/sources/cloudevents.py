@@ -16,16 +16,18 @@ _TOO_LONG = f"longer than {LONGEST_LINE:,} bytes"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def read_cloudevents(stream: BinaryIO) -> Iterator[UsageRow]:
+def read_cloudevents(stream: BinaryIO, *, skip: int = 0) -> Iterator[UsageRow]:
     """Yield a row for each line that is not blank; a line that is no JSON object is refused, the rest goes on.
 
     Each line is read as the API reads it, so that an event that comes through both doors is one event and no conflict.
     A byte-order mark, Windows line ends and a last line without an end are accepted. Numbers keep every digit as
-    written: nothing passes through a float.
+    written: nothing passes through a float. The first `skip` rows are left out and not looked at.
     """
     for position, raw in enumerate(_lines(stream), start=1):
         line = raw.removeprefix(_BYTE_ORDER_MARK).strip() if position == 1 else raw.strip()
-        if len(raw) > LONGEST_LINE:
+        if skip and (line or len(raw) > LONGEST_LINE):
+            skip -= 1
+        elif len(raw) > LONGEST_LINE:
             yield _refused(position, line[:_SHOWN].decode("utf-8", errors="replace"), _TOO_LONG)
         elif line:
             yield _row(position, line)

@@ -39,10 +39,10 @@ _NOT_A_WORD = re.compile(r"[^a-z0-9]+")
 _OFFSET = re.compile(r"([Zz]|[+-]\d\d:\d\d)$", re.ASCII)
 
 
-def read_focus(stream: BinaryIO) -> Iterator[UsageRow]:
+def read_focus(stream: BinaryIO, *, skip: int = 0) -> Iterator[UsageRow]:
     """Yield a row for each record; records that are not usage, and torn ones, are refused with their reason.
 
-    Accepts a byte-order mark and Windows line ends.
+    Accepts a byte-order mark and Windows line ends. The first `skip` rows are left out.
 
     Raises: UsageFileUnreadable when the file is not UTF-8, is empty or lacks a required column.
     """
@@ -58,7 +58,9 @@ def read_focus(stream: BinaryIO) -> Iterator[UsageRow]:
             msg = f"The FOCUS file lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}."
             raise UsageFileUnreadable(msg)
         while (cells := records.next()) is not None:
-            if isinstance(cells, Torn):
+            if skip and cells:
+                skip -= 1
+            elif isinstance(cells, Torn):
                 yield _refused(
                     records.position, cells.line, RefusedEvent.Reason.MALFORMED, f"torn record: {cells.fault}"
                 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import BinaryIO
 
@@ -31,6 +31,7 @@ _PATTERNS = (
     "%d.%m.%Y",
     "%Y%m%d",
 )
+_WITH_OFFSET = ("%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%d %H:%M:%S%z", "%Y-%m-%dT%H:%M:%S.%f%z")
 # Of each part the names that it goes by, the likeliest first.
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "id": ("id", "eventid", "recordid", "record", "uuid", "guid", "lineitemid"),
@@ -63,9 +64,10 @@ class ColumnGuess:
 
 @dataclass(frozen=True, slots=True)
 class TableGuess:
-    """What a table's first rows look like."""
+    """What a table's first rows look like. Without a header the columns' names are numbers, for a person to better."""
 
     columns: tuple[ColumnGuess, ...]
+    header: bool = True
     delimiter: str = ","
     decimal_comma: bool = False
     encoding: str = "utf-8"
@@ -73,8 +75,11 @@ class TableGuess:
     has_floats: bool = False
 
 
-def guess_table(stream: BinaryIO, file_format: FileFormat) -> TableGuess:
-    """Return what the first rows of a CSV or Parquet look like; of what cannot be read there are no columns."""
+def guess_table(stream: BinaryIO, file_format: FileFormat, *, header: bool | None = None) -> TableGuess:
+    """Return what the first rows of a CSV or Parquet look like; of what cannot be read there are no columns.
+
+    `header` says whether the first line of a CSV names its columns; None: it does unless it holds numbers or times.
+    """
     stream.seek(0)
     if file_format == FileFormat.PARQUET:
         return _of_parquet(stream)
@@ -85,16 +90,35 @@ def guess_table(stream: BinaryIO, file_format: FileFormat) -> TableGuess:
     delimiter = max(DELIMITERS, key=first.count)
     # The last line is seldom whole.
     records = list(csv.reader(lines[: _SAMPLES + 1] if len(lines) > _SAMPLES + 1 else lines, delimiter=delimiter))
-    header = [name.strip() for name in records[0][:_MOST_COLUMNS]] if records else []
-    samples = [tuple(row[place] for row in records[1:] if len(row) > place) for place in range(len(header))]
+    first_cells = [cell.strip() for cell in records[0][:_MOST_COLUMNS]] if records else []
+    has_header = not any(map(_is_no_name, first_cells)) if header is None else header
+    names = first_cells if has_header else [f"column {place}" for place in range(1, len(first_cells) + 1)]
+    rows = records[1:] if has_header else records
+    samples = [tuple(row[place] for row in rows if len(row) > place) for place in range(len(names))]
+    columns = _columns(names, samples) if has_header else _by_their_texts(_columns(names, samples))
     texts = [text for column in samples for text in column]
     return TableGuess(
-        columns=_columns(header, samples),
+        columns=columns,
+        header=has_header,
         delimiter=delimiter,
         decimal_comma=any(_DECIMAL_COMMA.fullmatch(text.strip()) for text in texts) and delimiter != ",",
         encoding=encoding,
-        time_format=_time_format(_columns(header, samples)),
+        time_format=_time_format(columns),
     )
+
+
+def _is_no_name(cell: str) -> bool:
+    """Whether a cell of the first line is rather a number or a time than the name of a column."""
+    return _NUMBER.fullmatch(cell) is not None or any(_reads(pattern)(cell) for pattern in _PATTERNS + _WITH_OFFSET)
+
+
+def _by_their_texts(columns: tuple[ColumnGuess, ...]) -> tuple[ColumnGuess, ...]:
+    """Of columns without names, take the first that holds times for the time."""
+    for place, column in enumerate(columns):
+        texts = [text.strip() for text in column.samples]
+        if column.role == "text" and texts and all(map(_is_no_name, texts)):
+            return (*columns[:place], replace(column, role="time"), *columns[place + 1 :])
+    return columns
 
 
 def _of_parquet(stream: BinaryIO) -> TableGuess:

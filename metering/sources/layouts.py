@@ -53,8 +53,12 @@ class OpenRows(NamedTuple):
 
 
 @contextmanager
-def open_rows(stream: BinaryIO, file_format: FileFormat, mapping: ColumnMapping | None) -> Iterator[OpenRows]:
+def open_rows(
+    stream: BinaryIO, file_format: FileFormat, mapping: ColumnMapping | None, *, skip: int = 0
+) -> Iterator[OpenRows]:
     """Read a file from its first byte, packed with gzip or not; its rows are read as they are asked for.
+
+    The first `skip` rows are left out, and not looked at closer than it takes to know where they end.
 
     Raises: UsageFileUnreadable, at once or from the rows.
     """
@@ -66,19 +70,22 @@ def open_rows(stream: BinaryIO, file_format: FileFormat, mapping: ColumnMapping 
         raise UsageFileUnreadable(msg)
     content = cast("BinaryIO", gzip.GzipFile(fileobj=stream, mode="rb")) if is_packed else stream
     # Closed before the stream is, for readers let go of it at their end.
-    with closing(_unpacked(_rows_of(content, file_format, mapping))) as rows:
+    with closing(_unpacked(_rows_of(content, file_format, mapping, skip))) as rows:
         yield OpenRows(rows, stream.tell)
 
 
-def _rows_of(content: BinaryIO, file_format: FileFormat, mapping: ColumnMapping | None) -> Iterator[UsageRow]:
+def _rows_of(
+    content: BinaryIO, file_format: FileFormat, mapping: ColumnMapping | None, skip: int
+) -> Iterator[UsageRow]:
     if file_format == FileFormat.CLOUDEVENTS:
-        return read_cloudevents(content)
+        return read_cloudevents(content, skip=skip)
     if file_format == FileFormat.FOCUS:
-        return read_focus(content)
+        return read_focus(content, skip=skip)
     if mapping is None:
         msg = f"A {file_format.label} file needs a mapping that says what its columns mean."
         raise UsageFileUnreadable(msg)
-    return read_table(content, mapping) if file_format == FileFormat.CSV else read_parquet(content, mapping)
+    read = read_table if file_format == FileFormat.CSV else read_parquet
+    return read(content, mapping, skip=skip)
 
 
 def _unpacked(rows: Iterator[UsageRow]) -> Generator[UsageRow]:

@@ -23,7 +23,7 @@ from metering import refusals
 from metering.events import storable_text
 from metering.files import usage_files
 from metering.ingestion import IngestResult, ingest
-from metering.models import UsageBatch, UsageFile, UsageFileBatch, UsageFilePart, UsageFileRefusal
+from metering.models import RefusedEvent, UsageBatch, UsageFile, UsageFileBatch, UsageFilePart, UsageFileRefusal
 from metering.sources.layouts import FileFormat, OpenRows, detect_format, open_rows
 from metering.sources.mapping import ColumnMapping, read_mapping
 from metering.sources.rows import UsageFileUnreadable, UsageRow
@@ -34,6 +34,10 @@ BATCH_SIZE = 1_000
 LEASE = timedelta(seconds=60)
 # A row as it came is kept for the report, not for the archive.
 _LONGEST_PAYLOAD = 4_000
+# A batch holds fewer rows where they are long, or a few thousand of a megabyte would fill the memory.
+_BATCH_CHARACTERS = 8_388_608
+# Of a file's refused rows so many are listed; those after them are counted.
+MOST_LISTED = 100_000
 # A file of which this many rows are refused, and more than are taken, was meant for another mapping.
 _MOST_REFUSED = 100_000
 
@@ -91,8 +95,9 @@ def load_usage(
 
     Raises: PermissionMissing, UsageFileUnreadable (rows before the unreadable place are kept).
     """
+    content = usage_files.Content.of(stream, name=origin)
     file, is_new = usage_files.begin_here(
-        content=usage_files.Content.of(stream, name=origin),
+        content=content,
         file_format=file_format,
         mapping=mapping,
         mapping_id=mapping_id,
@@ -104,7 +109,14 @@ def load_usage(
         report.loaded_before = True
         return report
     on_progress(file.rows_done)
-    load_file(file_id=file.pk, stream=stream, on_progress=on_progress, clock=clock or (lambda: at), actor=actor)
+    load_file(
+        file_id=file.pk,
+        stream=stream,
+        on_progress=on_progress,
+        is_unchanged=lambda: content.is_still_in(stream),
+        clock=clock or (lambda: at),
+        actor=actor,
+    )
     file.refresh_from_db()
     if file.state == State.FAILED:
         raise UsageFileUnreadable(file.error)
@@ -117,10 +129,13 @@ def load_file(
     stream: BinaryIO,
     on_progress: Callable[[int], object] = lambda _rows: None,
     is_time_up: Callable[[], bool] = lambda: False,
+    is_unchanged: Callable[[], bool] = lambda: True,
     clock: Callable[[], datetime] = timezone.now,
     actor: Actor,
 ) -> None:
     """Go on loading a file from where it is until it is done, stopped or failed, or the time is up.
+
+    Before each batch `is_unchanged` is asked whether the file is still the one whose loading began.
 
     A file that cannot be read on is failed with the reason; the rows before that place are kept, and counted once
     should the load be resumed.
@@ -131,8 +146,15 @@ def load_file(
     file = UsageFile.objects.get(pk=file_id)
     mapping = read_mapping(file.mapping_spec) if file.mapping_spec is not None else None
     try:
-        with open_rows(stream, FileFormat(file.format), mapping) as opened:
-            _load(_Ahead(opened), file, on_progress=on_progress, is_time_up=is_time_up, clock=clock, actor=actor)
+        with open_rows(stream, FileFormat(file.format), mapping, skip=file.rows_done) as opened:
+            _load(
+                _Ahead(opened, first=file.rows_done, is_unchanged=is_unchanged),
+                file,
+                on_progress=on_progress,
+                is_time_up=is_time_up,
+                clock=clock,
+                actor=actor,
+            )
     except UsageFileUnreadable as error:
         fail(file_id=file_id, error=str(error), actor=actor, at=clock())
 
@@ -140,12 +162,13 @@ def load_file(
 class _Ahead:
     """The rows of a file, read batch by batch; a batch once read can be cut where another loader has come to."""
 
-    def __init__(self, opened: OpenRows) -> None:
+    def __init__(self, opened: OpenRows, *, first: int, is_unchanged: Callable[[], bool]) -> None:
+        self._is_unchanged = is_unchanged
         self._fault: UsageFileUnreadable | None = None
         # One generator for all batches: one that is thrown away would close the rows below it.
         self._rows = self._until_a_fault(opened.rows)
         self.bytes_done = opened.bytes_done
-        self.first = 0
+        self.first = first
         self.batch: list[UsageRow] = []
 
     def go_to(self, first: int) -> None:
@@ -155,12 +178,25 @@ class _Ahead:
             skipped = behind - len(self.batch)
             for _ in islice(self._rows, skipped):
                 pass
-            self.batch = list(islice(self._rows, BATCH_SIZE))
+            self.batch = self._next_batch()
         else:
             self.batch = self.batch[behind:]
         self.first = first
+        if not self._is_unchanged():
+            msg = "The file was written to while it was being loaded. Load it again once it is whole."
+            raise UsageFileUnreadable(msg)
         if not self.batch and self._fault is not None:
             raise self._fault
+
+    def _next_batch(self) -> list[UsageRow]:
+        batch: list[UsageRow] = []
+        characters = 0
+        for row in islice(self._rows, BATCH_SIZE):
+            batch.append(row)
+            characters += len(row.payload)
+            if characters >= _BATCH_CHARACTERS:
+                break
+        return batch
 
     def _until_a_fault(self, rows: Iterator[UsageRow]) -> Iterator[UsageRow]:
         """Keep a fault until the rows before it are loaded."""
@@ -208,8 +244,9 @@ def _load_batch(ahead: _Ahead, *, file_id: int, actor: Actor, at: datetime) -> i
     file.leased_until = at + LEASE if file.leased_until else None
     file.claims = 0
     file.save()
-    if file.refused >= _MOST_REFUSED and file.refused > file.rows_done // 2:
-        msg = f"{file.refused:,} of {file.rows_done:,} rows were refused: this is not how the file is to be read."
+    unread = file.refused - file.reasons.get(RefusedEvent.Reason.NOT_USAGE, 0)
+    if unread >= _MOST_REFUSED and unread > file.rows_done // 2:
+        msg = f"{unread:,} of {file.rows_done:,} rows were refused: this is not how the file is to be read."
         raise UsageFileUnreadable(msg)
     return file.rows_done
 
@@ -227,14 +264,15 @@ def _ingest(rows: list[UsageRow], file: UsageFile, *, actor: Actor, at: datetime
         at=at,
     )
     refused = [row for row in rows if row.refusal]
+    room = max(0, MOST_LISTED - file.refused)
     refusals.record(
         batch_id=result.batch_id,
-        refused=[refusals.Refusal(row.position, row.refusal, row.detail, row.payload) for row in refused],
+        refused=[refusals.Refusal(row.position, row.refusal, row.detail, row.payload) for row in refused[:room]],
         at=at,
     )
     UsageFileBatch.objects.create(file=file, batch_id=result.batch_id, first_row=file.rows_done, rows=len(rows))
     listed = _listed(file, refused, events, result)
-    UsageFileRefusal.objects.bulk_create(listed)
+    UsageFileRefusal.objects.bulk_create(listed[:room])
     file.rows_done += len(rows)
     file.accepted += result.accepted
     file.duplicates += result.duplicates

@@ -18,10 +18,10 @@ _WITH_MARK = {"utf-8": "utf-8-sig"}
 _OTHER_ENCODING = "holds bytes that are no UTF-8; if the file is in another encoding, let its mapping say which"
 
 
-def read_table(stream: BinaryIO, mapping: ColumnMapping) -> Iterator[UsageRow]:
+def read_table(stream: BinaryIO, mapping: ColumnMapping, *, skip: int = 0) -> Iterator[UsageRow]:
     """Yield a row for each record; what is ragged, torn or no UTF-8 is refused with its line.
 
-    Accepts a byte-order mark, Windows line ends and cells of several lines.
+    Accepts a byte-order mark, Windows line ends and cells of several lines. The first `skip` rows are left out.
 
     Raises: UsageFileUnreadable when the file is empty or not in the encoding that the mapping names, or when its header
     lacks a column of the mapping or has it twice.
@@ -34,7 +34,9 @@ def read_table(stream: BinaryIO, mapping: ColumnMapping) -> Iterator[UsageRow]:
     try:
         mapper = RowMapper(mapping, _header(records, mapping))
         while (cells := records.next()) is not None:
-            if isinstance(cells, Torn):
+            if skip and cells:
+                skip -= 1
+            elif isinstance(cells, Torn):
                 yield refused_row(records.position, cells.line, f"torn record: {cells.fault}")
             elif cells:
                 yield _row(mapper, records.position, cells)

@@ -319,3 +319,58 @@ def test_floats_in_parquet_are_pointed_out() -> None:
     assert guess.has_floats
     assert {column.name: column.role for column in guess.columns} == {"time": "time", "gb": "number"}
     assert file_preview.ROWS == 20
+
+
+HEADERLESS = b"r1;project-1;15.10.2026 12:30;1.234,5\nr2;project-1;15.10.2026 12:31;2\n"
+
+
+def test_a_file_without_a_header_has_its_columns_named_on_the_page(anna: Client) -> None:
+    address = send(anna, HEADERLESS)
+    asked = anna.get(address)
+    names = ["record", "project", "read", "kwh"]
+    refused = anna.post(f"{address}mapping/", filled_in(header="none", column=names, time_zone="Berlin"))
+
+    anna.post(f"{address}mapping/", filled_in(header="none", column=names))
+    shown = words(anna.get(address))
+    anna.post(f"{address}start/")
+    file_work.load_waiting()
+
+    assert "The file has no header" in words(asked)
+    assert 'name="column" value="column 4"' in asked.content.decode()
+    assert 'name="column" value="kwh"' in refused.content.decode()
+    assert "2 accepted" in shown
+    assert UsageFileMapping.objects.get().spec["columns"] == names
+    assert UsageEvent.objects.count() == 2
+
+
+def test_whether_the_first_line_names_the_columns_is_for_people_to_say(anna: Client) -> None:
+    address = send(anna, b"a;b\nc;d\n")
+
+    guessed, otherwise = anna.get(address), anna.get(f"{address}?header=none")
+
+    assert "The first line names the columns" in words(guessed)
+    assert 'value="column 2"' in otherwise.content.decode()
+    assert "b, d" in words(otherwise)
+
+
+@pytest.mark.parametrize(
+    ("content", "header"),
+    [
+        (b"record;kWh\nr1;1\n", True),
+        (b"r1;1,5\n", False),
+        (b"r1;2026-10-15T10:30:00Z\n", False),
+        (b"r1;2026-10-15 10:30\n", False),
+        (b"\xef\xbb\xbfrecord;2026 total\n", True),
+        ("record;kWh\r\nr1;1\r\n".encode("utf-16"), True),
+        (b"", True),
+    ],
+)
+def test_a_header_is_told_from_data(content: bytes, header: bool) -> None:  # noqa: FBT001
+    assert guess_table(io.BytesIO(content), FileFormat.CSV).header is header
+
+
+def test_of_columns_without_names_the_one_with_times_is_the_time() -> None:
+    guess = guess_table(io.BytesIO(HEADERLESS), FileFormat.CSV)
+
+    assert [column.role for column in guess.columns] == ["text", "text", "time", "number"]
+    assert guess.time_format == "%d.%m.%Y %H:%M"
