@@ -16,8 +16,7 @@ from accounts.access import Permission
 from accounts.errors import CountinghouseError
 from accounts.models import ApprovalRequest, Customer
 from accounts.pages import Crumb, StaffRequest, actor_of, attempt, fragment, page, page_of, staff_page
-from metering import correction_form, correction_words
-from metering.corrections import corrections
+from metering.corrections import correction_form, correction_words, corrections
 from metering.models import Meter, UsageCorrection, UsageCorrectionItem, UsageEvent
 
 _ITEMS_SHOWN = 20

@@ -21,8 +21,7 @@ from accounts.access import Actor, Permission
 from accounts.constraints import named
 from accounts.models import ApprovalRequest
 from accounts.nudges import nudge
-from metering import correction_words
-from metering.corrections import correction_preview, correction_selection
+from metering.corrections import correction_preview, correction_selection, correction_words
 from metering.corrections.correction_selection import EventFilter, NamedEvent
 from metering.errors import (
     CorrectionAlreadyReverted,

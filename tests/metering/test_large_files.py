@@ -17,7 +17,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from accounts.access import Role
-from metering import file_content, file_work, usage_files
+from metering.files import file_content, file_work, usage_files
 from metering.models import RefusedEvent, UsageEvent, UsageFile, UsageFileBatch, UsageFileRefusal
 from metering.sources import loading
 from metering.sources.layouts import FileFormat, open_rows
