@@ -196,15 +196,15 @@ def test_what_is_kept_where_there_are_no_events_is_found_and_goes(customer: Cust
     rollups.fold()
     before = kept()
     execute(forged)
-    november = {"start": END, "end": datetime(2026, 12, 1, tzinfo=UTC)}
+    until = datetime(2026, 12, 1, tzinfo=UTC)
 
-    found = sum(verification.verify(chunk).differences for chunk in verification.plan(**november))
-    order = verification.Rebuild(customer_id=None, reason="the disk lied", **november)
+    found = sum(verification.verify(chunk).differences for chunk in verification.plan(start=END, end=until))
+    order = verification.Rebuild(customer_id=None, reason="the disk lied", start=END, end=until)
     for _ in verification.rebuild(order=order, actor=SYSTEM, at=NOON):
         pass
 
     assert found > 0
-    assert sum(verification.verify(chunk).differences for chunk in verification.plan(**november)) == 0
+    assert sum(verification.verify(chunk).differences for chunk in verification.plan(start=END, end=until)) == 0
     assert kept() == before
 
 
