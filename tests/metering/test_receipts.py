@@ -11,12 +11,16 @@ from typing import Any
 import pytest
 from django.db import IntegrityError, OperationalError, connection, connections, transaction
 
+from accounts import approvals
+from accounts.access import Role
+from accounts.models import ApprovalRequest, Customer
 from metering import tasks
 from metering.completeness import receipts
 from metering.completeness.receipts import EVENTS
 from metering.models import QuarantinedEvent, UsageReceipt, UsageReceiptHour
 from metering.quarantine.quarantine import discard, release
-from tests import make_accounts
+from metering.retention import erasure, retention_jobs
+from tests import make_accounts, make_backfills, make_corrections
 from tests import make_metering as make
 from tests.behind_the_back import execute
 from tests.make_metering import GPU_USED, NOON, SYSTEM
@@ -127,6 +131,77 @@ def test_a_discarded_event_was_received_and_is_told_apart() -> None:
     discard(event_ids=[the_event()], reason="A test device", actor=SYSTEM, at=NOON)
 
     assert received() == [("cluster/1", GPU_USED, EVENTS, TEN, 0, 0, 0, 1)]
+
+
+@pytest.mark.parametrize("is_folded", [True, False])
+def test_what_is_corrected_later_was_received_all_the_same(*, is_folded: bool) -> None:
+    """The source did send it; what staff put in its place came from no source."""
+    make.meter()
+    make.subject("project-1")
+    make.ingested(make.event("e1", seconds="5"), make.event("e2", seconds="7"), make.event("e3", seconds="9"))
+    before = received()
+    if is_folded:
+        receipts.fold()
+
+    make_corrections.voided("e1")
+    replaced = make_corrections.replaced("e2", seconds="70", time="2026-10-15T11:30:00Z")
+    make_corrections.replaced(f"e2#{replaced.pk}", seconds="71")
+    make_corrections.reverted(make_corrections.voided("e3"))
+
+    assert received() == before
+    assert make.broken_rules() == []
+
+
+def test_what_a_back_fill_counts_was_received_once() -> None:
+    first = make.meter(aggregation="count").pk
+    make.subject("project-1")
+    make.ingested(make.event("e1", time="2026-10-10T10:30:00Z", gb="5"))
+    late = make_backfills.late_meter()
+
+    counted = make_backfills.counted(make_backfills.asked(late))
+    make.ingested(make.event("e2", time="2026-10-10T10:31:00Z", gb="7"))
+
+    hour = datetime(2026, 10, 10, 10, tzinfo=UTC)
+    assert counted.counted == 1
+    assert received() == [
+        ("cluster/1", GPU_USED, EVENTS, hour, 2, 0, 0, 0),
+        ("cluster/1", GPU_USED, first, hour, 2, 2, 0, 0),
+        ("cluster/1", GPU_USED, late.pk, hour, 1, 7, 0, 0),
+    ]
+    assert make.broken_rules() == []
+
+
+def test_what_waits_and_is_erased_by_law_waits_no_more_and_cannot_be_let_go_twice() -> None:
+    anna = make_accounts.customer()
+    make.meter()
+    make.subject("project-1", customer=anna)
+    make.ingested(make.event("e1", wrong="1"), make.event("e2", wrong="1"), make.event("e3"))
+    waiting = list(QuarantinedEvent.objects.order_by("event_id").values_list("pk", flat=True))
+    discard(event_ids=waiting[:1], reason="A test device", actor=SYSTEM, at=NOON)
+
+    erased(anna, before=NOON)
+    release(event_ids=waiting, actor=SYSTEM, at=NOON)
+    discard(event_ids=waiting, reason="Again", actor=SYSTEM, at=NOON)
+    make.ingested(make.event("e1", wrong="1"), make.event("e2", wrong="1"))
+
+    events, _ = received()
+    assert events == ("cluster/1", GPU_USED, EVENTS, TEN, 1, 0, 0, 2)
+    assert make.broken_rules() == []
+
+
+def erased(customer: Customer, *, before: datetime) -> None:
+    erasure.erase_raw_events(
+        customer_id=customer.pk,
+        before=before,
+        reason="They asked",
+        legal_basis="GDPR Art. 17",
+        actor=make_accounts.actor(Role.ADMINISTRATOR),
+        at=NOON,
+    )
+    asked = ApprovalRequest.objects.get(kind="usage_erasure")
+    controller = make_accounts.actor(Role.FINANCE_CONTROLLER)
+    approvals.decide(request_id=asked.pk, outcome="approve", actor=controller, at=NOON)
+    retention_jobs.work(at=NOON)
 
 
 def test_folding_changes_no_figure_and_folding_twice_neither() -> None:

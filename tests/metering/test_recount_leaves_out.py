@@ -14,10 +14,11 @@ from pytest_django import Settings
 from accounts import approvals
 from accounts.access import Role
 from accounts.models import ApprovalRequest, Customer
-from metering import erasure, recount, retention, rollups, verification
+from metering import recount, rollups, verification
 from metering.models import UsageHour, UsageLevel, UsagePart
 from metering.recount import Span
-from metering.retention_jobs import archive, work
+from metering.retention import erasure, retention
+from metering.retention.retention_jobs import archive, work
 from tests import make_accounts, make_corrections
 from tests import make_metering as make
 from tests.behind_the_back import execute
