@@ -8,7 +8,15 @@ from datetime import datetime
 from django.db.models import Count, Max, Min, QuerySet
 
 from billing.models import BillRunItem, Invoice, InvoiceDelivery, InvoiceDocument
-from metering.models import QuarantinedEvent, UsageBatch, UsageDelta
+from metering.models import (
+    MeterBackfill,
+    QuarantineClearance,
+    QuarantinedEvent,
+    UsageBatch,
+    UsageCorrection,
+    UsageDelta,
+    UsageFile,
+)
 
 FAILURES_SHOWN = 50
 
@@ -21,11 +29,13 @@ class WorkQueue:
     waiting: int
     since: datetime | None
     note: str
+    page: str = ""
 
 
 def queues() -> list[WorkQueue]:
     """Return every kind of work that the workers do, with what waits of it."""
-    return [_folding(), _drafting(), _issuing(), _documents(), _mails(), _quarantine()]
+    usage = [_folding(), _files(), _corrections(), _backfills(), _clearances(), _quarantine()]
+    return [*usage, _drafting(), _issuing(), _documents(), _mails()]
 
 
 def _folding() -> WorkQueue:
@@ -73,7 +83,31 @@ def _quarantine() -> WorkQueue:
         n=Count("id"),
         since=Min("first_seen_at"),
     )
-    return WorkQueue("Events in quarantine", found["n"], found["since"], "wait for a person")
+    return WorkQueue("Events in quarantine", found["n"], found["since"], "wait for a person", "metering:quarantine")
+
+
+def _files() -> WorkQueue:
+    found = UsageFile.objects.filter(state=UsageFile.State.LOADING).aggregate(n=Count("id"), since=Min("started_at"))
+    return WorkQueue("Usage files to load", found["n"], found["since"], "being loaded", "metering:files")
+
+
+def _corrections() -> WorkQueue:
+    approved = UsageCorrection.objects.filter(status=UsageCorrection.Status.APPROVED)
+    found = approved.aggregate(n=Count("id"), since=Min("approved_at"))
+    return WorkQueue("Corrections to apply", found["n"], found["since"], "approved or small", "metering:corrections")
+
+
+def _backfills() -> WorkQueue:
+    running = MeterBackfill.objects.filter(status=MeterBackfill.Status.RUNNING)
+    found = running.aggregate(n=Count("id"), since=Min("requested_at"))
+    return WorkQueue("Back-fills of meters", found["n"], found["since"], "counting earlier events", "metering:meters")
+
+
+def _clearances() -> WorkQueue:
+    running = QuarantineClearance.objects.filter(state=QuarantineClearance.State.RUNNING)
+    found = running.aggregate(n=Count("id"), since=Min("created_at"))
+    note = "releasing or discarding by rule"
+    return WorkQueue("Decisions on the quarantine", found["n"], found["since"], note, "metering:quarantine-rule")
 
 
 def last_load() -> datetime | None:

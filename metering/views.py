@@ -17,6 +17,7 @@ from metering.quarantine.quarantine_overview import GroupKey
 from metering.sources import kafka_lag
 
 Status = QuarantinedEvent.Status
+Door = UsageBatch.Door
 
 
 @require_GET
@@ -26,8 +27,9 @@ def quarantine_page(request: StaffRequest) -> HttpResponseBase:
     status = request.GET.get("status", "")
     status = status if status in Status.values else Status.OPEN.value
     reason, search = request.GET.get("reason", ""), request.GET.get("q", "").strip()
-    file_id = whole_number(request.GET.get("file"))
-    rows = page_of(request, quarantine_overview.groups(status=status, reason=reason, search=search, file_id=file_id))
+    file_id, batch_id = whole_number(request.GET.get("file")), whole_number(request.GET.get("batch"))
+    found = quarantine_overview.groups(status=status, reason=reason, search=search, file_id=file_id, batch_id=batch_id)
+    rows = page_of(request, found)
     return page(
         request,
         "metering/quarantine.html",
@@ -36,6 +38,7 @@ def quarantine_page(request: StaffRequest) -> HttpResponseBase:
         reason=reason,
         search=search,
         file=UsageFile.objects.filter(pk=file_id).first() if file_id else None,
+        batch_id=batch_id,
         reasons=QuarantinedEvent.Reason.choices,
         rows=rows,
         groups=[quarantine_overview.group_of(row) for row in rows],
@@ -59,6 +62,7 @@ def quarantine_group(request: StaffRequest) -> HttpResponseBase:
         crumbs=[Crumb("Quarantine", reverse("metering:quarantine"))],
         key=key,
         status=status,
+        remedy=quarantine_overview.REMEDIES[key.reason],
         rows=page_of(request, quarantine_overview.events_of(key, status=status)),
     )
 
@@ -123,7 +127,7 @@ def batch_list(request: StaffRequest) -> HttpResponseBase:
     return page(
         request,
         "metering/batches.html",
-        title="Usage loads",
+        title="Batches",
         door=door,
         origin=origin,
         file=UsageFile.objects.filter(pk=file_id).first() if file_id else None,
@@ -138,15 +142,28 @@ def batch_list(request: StaffRequest) -> HttpResponseBase:
 def batch_page(request: StaffRequest, batch_id: int) -> HttpResponseBase:
     """Show one batch with everything that it refused, and why."""
     batch = get_object_or_404(UsageBatch, pk=batch_id)
+    events = quarantine_overview.some_events(batch)
+    customers = quarantine_overview.names_of_customers(events)
     return page(
         request,
         "metering/batch.html",
         title=f"Batch {batch.pk}",
-        crumbs=[Crumb("Usage loads", reverse("metering:batches"))],
+        crumbs=[Crumb("Batches", reverse("metering:batches"))],
         batch=batch,
         rows=page_of(request, quarantine_overview.refusals_of(batch.pk)),
         refusal_counts=quarantine_overview.refusal_counts(batch.pk),
+        file=quarantine_overview.file_of(batch.pk),
+        behind=_behind(batch),
+        events=[(event, customers.get(event.customer_id)) for event in events],
     )
+
+
+def _behind(batch: UsageBatch) -> str:
+    """Return the page of the correction or back-fill that a batch carried out; nothing of any other."""
+    pages = {Door.CORRECTION: "metering:correction", Door.BACKFILL: "metering:backfill"}
+    number = whole_number(batch.origin.rpartition(" ")[2])
+    name = pages.get(Door(batch.door))
+    return reverse(name, args=[number]) if name and number else ""
 
 
 @require_GET

@@ -24,6 +24,7 @@ Act = QuarantineClearance.Act
 def rule_page(request: StaffRequest) -> HttpResponseBase:
     """Show what waits and fits a rule, and let it be released or discarded as a whole."""
     rule = _rule(request.GET)
+    rows = page_of(request, QuarantineClearance.objects.select_related("file").order_by("-id"), per_page=20)
     return page(
         request,
         "metering/quarantine_rule.html",
@@ -33,7 +34,8 @@ def rule_page(request: StaffRequest) -> HttpResponseBase:
         file=UsageFile.objects.filter(pk=rule.file_id or 0).first(),
         outlook=clearances.outlook(rule),
         reasons=QuarantinedEvent.Reason.choices,
-        rows=page_of(request, QuarantineClearance.objects.order_by("-id"), per_page=20),
+        rows=rows,
+        decisions=[(clearance, rule_lines(clearance)) for clearance in rows],
     )
 
 

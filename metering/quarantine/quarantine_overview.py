@@ -3,16 +3,49 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from django.db.models import Count, Max, Min, Q, QuerySet, Sum
 
-from metering.models import QuarantinedEvent, RefusedEvent, UsageBatch, UsageFileBatch
+from accounts.models import Customer
+from metering.models import QuarantinedEvent, RefusedEvent, UsageBatch, UsageEvent, UsageFile, UsageFileBatch
 
 Status = QuarantinedEvent.Status
+Reason = QuarantinedEvent.Reason
+EVENTS_SHOWN = 20
+
+# What a person can do about each cause, in the order of the steps.
+REMEDIES: Mapping[str, str] = {
+    Reason.UNKNOWN_SUBJECT: "Say whose the subject is, from the time of its first usage on. Then release the events.",
+    Reason.UNKNOWN_TYPE: (
+        "If it is sold, have a product manager define a meter for the type, then release the events."
+        " If it is not, discard them."
+    ),
+    Reason.MISSING_VALUE: (
+        "If the sender left the value out, have it sent again under another id, and discard these. If the meter reads"
+        " the wrong place, give it a new version from that time on, then release them."
+    ),
+    Reason.INVALID_VALUE: (
+        "If the sender wrote it wrong, have it sent again under another id, and discard these. If the meter reads the"
+        " wrong place, give it a new version from that time on, then release them."
+    ),
+    Reason.IN_FUTURE: (
+        "Once their time has come they can be released. If the sender's clock is wrong, have them sent again under"
+        " another id, and discard these."
+    ),
+    Reason.TOO_OLD: (
+        "They are older than usage is accepted. Discard them, or ask those who run this house to accept older usage,"
+        " then release them."
+    ),
+    Reason.INCONSISTENT: "Ask the source which of it is right, have that sent under another id, and discard these.",
+    Reason.TOO_MANY_SERIES: (
+        "Have a product manager raise the limit of the meter, or leave out a dimension that has too many values."
+        " Then release the events."
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +87,14 @@ class Group:
 
 
 def groups(
-    *, status: str, reason: str = "", search: str = "", file_id: int | None = None
+    *, status: str, reason: str = "", search: str = "", file_id: int | None = None, batch_id: int | None = None
 ) -> QuerySet[QuarantinedEvent, Any]:
     """Return the groups of events in a state, the largest first, as rows for `group_of`."""
     events = QuarantinedEvent.objects.filter(status=status)
     if file_id:
         events = events.filter(batch_id__in=UsageFileBatch.objects.filter(file_id=file_id).values("batch_id"))
+    if batch_id:
+        events = events.filter(batch_id=batch_id)
     if reason:
         events = events.filter(reason=reason)
     if search:
@@ -123,6 +158,23 @@ def batches(*, door: str = "", origin: str = "", file_id: int | None = None) -> 
     if door:
         found = found.filter(door=door)
     return found.filter(origin__icontains=origin) if origin else found
+
+
+def some_events(batch: UsageBatch) -> list[UsageEvent]:
+    """Return the first events that a batch brought, by time; those that are in the archive are not among them."""
+    if not batch.accepted:
+        return []
+    return list(UsageEvent.objects.filter(batch_id=batch.pk).order_by("time", "key")[:EVENTS_SHOWN])
+
+
+def names_of_customers(events: Iterable[UsageEvent]) -> dict[int, Customer]:
+    """Return the customers of events by their number; one query."""
+    return Customer.objects.in_bulk({event.customer_id for event in events})
+
+
+def file_of(batch_id: int) -> UsageFile | None:
+    """Return the file that a batch took rows of, if any."""
+    return UsageFile.objects.filter(batches__batch_id=batch_id).first()
 
 
 def totals_of(found: QuerySet[UsageBatch]) -> dict[str, int]:

@@ -71,10 +71,13 @@ def test_a_correction_is_among_what_came_after_and_on_the_page() -> None:
     shown = client.get("/usage/after-closing/").text
 
     assert (found.added, found.taken_back, found.waiting, found.doors) == (0, 1, 1, ["correction"])
-    assert "1 for the next bill" in shown
-    assert "correction" in shown
+    assert "1 event for the next bill" in shown
+    assert "−10" in shown
+    assert "October 2026" in shown
+    assert "Correction," in shown
     assert "Nothing came after" in client.get("/usage/after-closing/?customer=nobody").text
-    assert customer.name in client.get("/usage/after-closing/?format=csv").text
+    assert "Nothing came after" in client.get("/usage/after-closing/?month=2026-09").text
+    assert customer.name in client.get("/usage/after-closing/?month=2026-10&format=csv").text
 
 
 def test_what_came_after_costs_one_query() -> None:

@@ -86,7 +86,7 @@ def test_a_file_is_sent_mapped_loaded_and_reported_and_what_waits_is_released(
 
     anna.page.get_by_role("link", name="see what waits").click()
     anna.sees("project-2", "Only events that first came with the file")
-    anna.press("By rule")
+    anna.press("Release or discard by rule")
     anna.page.get_by_label("Subject").fill("project-2")
     anna.press("Count")
     anna.sees("300 events wait and fit")

@@ -7,7 +7,7 @@ from django.urls import reverse
 
 from accounts.access import Role
 from metering.models import QuarantinedEvent, UsageBatch
-from metering.quarantine.quarantine_overview import GroupKey
+from metering.quarantine.quarantine_overview import REMEDIES, GroupKey
 from tests import make_accounts
 from tests import make_metering as make
 from tests.make_pages import queries, said, signed_in, words
@@ -163,3 +163,24 @@ def test_pages_take_as_many_queries_for_fifty_rows_as_for_one() -> None:
         make.ingested(make.event(subject=f"stranger-{number + 1}"), make.event(subject="stranger-0"))
 
     assert [queries(client, address) for address in addresses] == for_one
+
+
+def test_a_batch_shows_its_events_and_leads_to_those_that_wait() -> None:
+    customer = make_accounts.customer()
+    make.meter()
+    make.subject("project-1", customer=customer)
+    batch = make.ingested(make.event("counted"), make.event("stray", subject="nobody")).batch_id
+    other = make.ingested(make.event("other", subject="no one")).batch_id
+    client = signed_in(Role.FINANCE_ANALYST)
+
+    shown = client.get(f"/usage/batches/{batch}/").text
+
+    assert "counted" in shown
+    assert customer.name in shown
+    assert f"/usage/quarantine/?batch={batch}" in shown
+    assert "nobody" in client.get(f"/usage/quarantine/?batch={batch}").text
+    assert "nobody" not in client.get(f"/usage/quarantine/?batch={other}").text
+
+
+def test_every_cause_of_quarantine_comes_with_what_to_do() -> None:
+    assert set(REMEDIES) == set(QuarantinedEvent.Reason.values)
