@@ -35,12 +35,12 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='usageerasure',
             name='other_records',
-            field=models.BigIntegerField(db_default=0, default=0, help_text='corrections, rules and names of subjects'),
+            field=models.BigIntegerField(db_default=0, help_text='corrections, rules and names of subjects'),
         ),
         migrations.AddField(
             model_name='usageerasure',
             name='unique_values',
-            field=models.BigIntegerField(db_default=0, default=0, help_text='different values that unique meters kept'),
+            field=models.BigIntegerField(db_default=0, help_text='different values that unique meters kept'),
         ),
         pgtrigger.migrations.AddTrigger(
             model_name='quarantineclearance',
