@@ -216,12 +216,8 @@ class UsageErasure(models.Model):
     archived_events = models.BigIntegerField(default=0)
     quarantined_events = models.BigIntegerField(default=0)
     refused_events = models.BigIntegerField(default=0)
-    unique_values = models.BigIntegerField(
-        default=0, db_default=0, help_text="different values that unique meters kept"
-    )
-    other_records = models.BigIntegerField(
-        default=0, db_default=0, help_text="corrections, rules and names of subjects"
-    )
+    unique_values = models.BigIntegerField(db_default=0, help_text="different values that unique meters kept")
+    other_records = models.BigIntegerField(db_default=0, help_text="corrections, rules and names of subjects")
     last_error = models.TextField(blank=True)
 
     class Meta:
