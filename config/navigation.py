@@ -39,6 +39,7 @@ def _usage(places: _Places) -> list[Item | None]:
         places.page("Explorer", "query_stats", "metering:explorer", see),
         places.page("Load usage", "upload_file", "metering:files", see),
         places.page("Batches", "inventory_2", "metering:batches", see),
+        places.page("Kafka", "stream", "metering:kafka", see),
         places.page("Quarantine", "report", "metering:quarantine", see),
         places.page("Corrections", "edit_note", "metering:corrections", see),
         places.page("After closing", "event_repeat", "metering:after-closing", see),
