@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -190,6 +191,40 @@ def test_a_program_that_is_killed_at_random_moments_loses_nothing_that_send_retu
     # One more a round may have been taken by the buffer before the program could say so.
     assert len(counted - taken) <= 10
     assert_counted_once(counted)
+
+
+def other_pythons() -> dict[str, str]:
+    """Every Python on this machine that the client promises to run on, by its version; this one at least."""
+    names = [f"python3.{minor}" for minor in range(9, 20)]
+    managed = sorted((Path.home() / ".pyenv" / "versions").glob("3.*/bin/python3"))
+    found = [sys.executable, *filter(None, map(shutil.which, names)), *map(str, managed)]
+    pythons = {}
+    for path in found:
+        asked = subprocess.run(
+            [path, "-c", "import sys; print(*sys.version_info[:2])"], capture_output=True, text=True, check=False
+        )
+        version = tuple(map(int, asked.stdout.split()))
+        if version >= (3, 9):
+            pythons[".".join(map(str, version))] = path
+    return pythons
+
+
+def test_it_runs_on_every_python_that_is_to_be_found(acme: Customer, key: str, tmp_path: Path) -> None:
+    pythons = other_pythons()
+    environment = {
+        "PYTHONPATH": str(settings.PROJECT_FOLDER / "clients" / "python"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONWARNINGS": "error",
+        "MOMENT": (timezone.now() - timedelta(minutes=5)).isoformat(),
+    }
+
+    with web_server() as server:
+        for place, (version, path) in enumerate(pythons.items()):
+            arguments = [str(SENDER), str(tmp_path / version), server.url, key, str(place * 100), "100"]
+            subprocess.run([path, *arguments], env=environment, stdout=subprocess.DEVNULL, check=True, timeout=60)
+
+    assert f"{sys.version_info.major}.{sys.version_info.minor}" in pythons
+    assert_counted_once({f"f{number}" for number in range(len(pythons) * 100)})
 
 
 def test_many_clients_at_a_door_for_one_are_told_to_wait_and_lose_nothing(acme: Customer, made: Made) -> None:
