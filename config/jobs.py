@@ -79,6 +79,11 @@ beat_schedule = {
         "schedule": 20.0,
         "options": {"expires": 20},
     },
+    "close and revert backfills of usage": {
+        "task": "metering.tasks.work_on_usage_backfills",
+        "schedule": 20.0,
+        "options": {"expires": 20},
+    },
     "sweep up usage files": {"task": "metering.tasks.sweep_files", "schedule": 20.0, "options": {"expires": 20}},
     "count earlier events in new meters": {
         "task": "metering.tasks.back_fill_meters",

@@ -14,3 +14,4 @@ class MeteringConfig(AppConfig):
         import_module("metering.corrections.corrections")
         import_module("metering.meters.meter_backfill")
         import_module("metering.retention.erasure")
+        import_module("metering.usage_backfills.decisions")

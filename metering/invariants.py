@@ -163,6 +163,36 @@ RULES: tuple[Rule, ...] = (
         """,
     ),
     Rule(
+        name="metering.backfill_counted_what_it_says",
+        statement="Every event that a backfill counted is one that was filled in and is marked so, and the other way "
+        "round; what it voided or brought back was amended by its batch.",
+        sql="""
+            WITH done AS (
+                SELECT item.id, item.state, item.batch_id, item.customer_id, item.time,
+                       coalesce(item.new_key, item.key) AS key
+                FROM metering_usagebackfillitem AS item WHERE item.batch_id IS NOT NULL
+            ), counted AS (
+                SELECT * FROM done WHERE state IN ('counted', 'replaced') AND usage_is_recountable(customer_id, time)
+            ), batch AS (
+                SELECT id FROM metering_usagebatch WHERE starts_with(origin, 'usage backfill ')
+            ), event AS (
+                SELECT event.batch_id, event.customer_id, event.time, event.key
+                FROM usage_event AS event JOIN batch ON batch.id = event.batch_id
+                WHERE usage_is_recountable(event.customer_id, event.time)
+            )
+            SELECT counted.id, event.key FROM counted
+            FULL JOIN event USING (batch_id, customer_id, time, key) WHERE counted.id IS NULL OR event.key IS NULL
+            UNION ALL
+            SELECT done.id, done.key FROM done
+            WHERE state IN ('voided', 'brought_back') AND NOT EXISTS (
+                SELECT FROM usage_amendment AS amendment
+                WHERE amendment.customer_id = done.customer_id AND amendment.time = done.time
+                  AND amendment.key = done.key AND amendment.batch_id = done.batch_id
+                  AND amendment.sign = CASE done.state WHEN 'voided' THEN -1 ELSE 1 END
+            )
+        """,
+    ),
+    Rule(
         name="metering.receipts_are_those_of_the_events",
         statement="The receipts of every source, type and hour are as many as its events that were accepted, wait in "
         "quarantine or were discarded, and those of a meter as many as it took.",

@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 
 from celery import shared_task
+from django.db import DatabaseError
 from django.utils import timezone
 
 from accounts.access import Actor
@@ -18,6 +19,7 @@ from metering.files import file_work, usage_files
 from metering.meters import meter_backfill
 from metering.quarantine import clearances
 from metering.retention import partitions, retention_jobs
+from metering.usage_backfills import work as usage_backfill_work
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +84,21 @@ def back_fill_meters() -> None:
         with suppress(BackfillNotReadable):
             while meter_backfill.count_chunk(backfill_id=backfill_id, at=timezone.now()) and time.monotonic() < end:
                 pass
+
+
+@shared_task  # type: ignore[untyped-decorator]  # celery comes without types
+def work_on_usage_backfills() -> None:
+    """Close and revert backfills of usage; what is not done in one task's time goes on in the next one."""
+    end = time.monotonic() + _LONGEST_SECONDS
+    actor = Actor.system("usage backfills")
+    for backfill_id in usage_backfill_work.due():
+        try:
+            while usage_backfill_work.work_on(backfill_id=backfill_id, actor=actor, at=timezone.now()):
+                if time.monotonic() > end:
+                    return
+        except DatabaseError as error:
+            logger.warning("backfill %s cannot go on", backfill_id, exc_info=True)
+            usage_backfill_work.note_error(backfill_id=backfill_id, error=str(error).partition("\n")[0])
 
 
 @shared_task  # type: ignore[untyped-decorator]  # celery comes without types

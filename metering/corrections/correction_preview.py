@@ -53,9 +53,9 @@ def preview(correction: UsageCorrection, *, actor: Actor, at: datetime) -> dict[
             batch_ids.append(correction_work.settle(correction, items, actor=actor, at=at))
         applied, skipped = _settled(correction.pk)
         touched = _touched(batch_ids)
-        after = _read(touched)
+        after = read(touched)
         transaction.set_rollback(True)
-    before = _read(touched)
+    before = read(touched)
     rows = [
         {
             "customer_id": each.customer_id,
@@ -69,7 +69,7 @@ def preview(correction: UsageCorrection, *, actor: Actor, at: datetime) -> dict[
         }
         for position, each in enumerate(touched)
     ]
-    shares = [_share(before[position], after[position]) for position in range(len(touched))]
+    shares = [share(before[position], after[position]) for position in range(len(touched))]
     return {
         "events": applied,
         "skipped": skipped,
@@ -117,7 +117,8 @@ def _touched(batch_ids: Sequence[int]) -> list[Touched]:
         return [Touched(*row) for row in cursor.fetchall()]
 
 
-def _read(touched: Sequence[Touched]) -> list[Decimal]:
+def read(touched: Sequence[Touched]) -> list[Decimal]:
+    """Return the quantity of each of these months as it stands."""
     found = [Decimal(0)] * len(touched)
     for start in range(0, len(touched), _ASKS_AT_ONCE):
         asks = []
@@ -136,7 +137,8 @@ def _read(touched: Sequence[Touched]) -> list[Decimal]:
     return found
 
 
-def _share(before: Decimal, after: Decimal) -> Decimal:
+def share(before: Decimal, after: Decimal) -> Decimal:
+    """Return by which part a quantity changes, to four places; 1 where there was none before."""
     if before == after:
         return Decimal(0)
     if before == 0:

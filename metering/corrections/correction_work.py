@@ -108,7 +108,7 @@ def settle(correction: UsageCorrection, items: Sequence[UsageCorrectionItem], *,
         _mark(items, plan, counted, batch_id=batch_id)
         if not plan.amendments:
             return 0
-        _insert_amendments(plan.amendments, batch_id=batch_id)
+        insert_amendments(plan.amendments, batch_id=batch_id)
         store_counted(cursor, admitted=counted, batch_id=batch_id)
         moments = [(place.customer_id, place.time) for place, _, _ in plan.amendments]
         moments += [(item.customer_id, item.event.time) for item in counted.counted]
@@ -170,6 +170,16 @@ _VOIDED = """
 """
 
 
+def voided_series(voids: Sequence[tuple[Place, int]]) -> dict[str, list[int]]:
+    """Return the series in which these batches have voided the events at these places, by the key of each event."""
+    if not voids:
+        return {}
+    columns = zip(*[(*place, batch_id) for place, batch_id in voids], strict=True)
+    with connection.cursor() as cursor:
+        cursor.execute(_VOIDED, [list(column) for column in columns])
+        return {key.hex: series_ids for key, series_ids in cursor.fetchall()}
+
+
 def _plan_of_revert(correction: UsageCorrection, items: Sequence[UsageCorrectionItem]) -> _Plan:
     """Take the events that came in place out again and let the voided ones count; only where both still stand so."""
     done = {
@@ -180,10 +190,7 @@ def _plan_of_revert(correction: UsageCorrection, items: Sequence[UsageCorrection
     }
     new = {key: place for key, each in done.items() if (place := _new_place_of(each)) is not None}
     stored = stored_events(sorted([*[place_of(item) for item in items], *new.values()]), lock=True)
-    with connection.cursor() as cursor:
-        columns = zip(*[(*place_of(item), done[item.key].batch_id) for item in items], strict=True)
-        cursor.execute(_VOIDED, [list(column) for column in columns])
-        voided = {key.hex: series_ids for key, series_ids in cursor.fetchall()}
+    voided = voided_series([(place_of(item), done[item.key].batch_id or 0) for item in items])
     plan = _Plan([], set(), {})
     for item in items:
         event, successor = stored.get(item.key.hex), new.get(item.key)
@@ -228,7 +235,8 @@ def _mark(items: Sequence[UsageCorrectionItem], plan: _Plan, counted: Admitted, 
     )
 
 
-def _insert_amendments(amendments: Sequence[Amendment], *, batch_id: int) -> None:
+def insert_amendments(amendments: Sequence[Amendment], *, batch_id: int) -> None:
+    """Write what is decided of these events, in the order of their places, whose rows the database locks."""
     ordered = sorted(amendments)
     with connection.cursor() as cursor:
         cursor.execute(

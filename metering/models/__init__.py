@@ -24,6 +24,7 @@ from metering.models.usage import (
     UsagePartDelta,
     UsageSeries,
 )
+from metering.models.usage_backfills import UsageBackfill, UsageBackfillItem, UsageBackfillRefusal
 
 __all__ = [
     "Acknowledgement",
@@ -44,6 +45,9 @@ __all__ = [
     "Subject",
     "SubjectAssignment",
     "UsageAmendment",
+    "UsageBackfill",
+    "UsageBackfillItem",
+    "UsageBackfillRefusal",
     "UsageBatch",
     "UsageCorrection",
     "UsageCorrectionItem",

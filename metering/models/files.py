@@ -55,7 +55,9 @@ class UsageFile(models.Model):
     """One file of usage: where it is on its way in, and what became of each of its rows.
 
     `rows_done` is the position of its loading, written in the transaction of the batch that it counts. A file is known
-    by its bytes, its layout and its mapping: once loading has begun, there is no second one of the same.
+    by its bytes, its layout, its mapping and the backfill that it fills, if any: once loading has begun, there is no
+    second one of the same. Rows that are filled into a backfill are accepted when they can be counted on its closing,
+    and quarantined when they could not be by now.
     """
 
     class State(models.TextChoices):
@@ -80,6 +82,9 @@ class UsageFile(models.Model):
     mapping = models.ForeignKey(UsageFileMapping, on_delete=models.PROTECT, null=True, related_name="+")
     mapping_spec = models.JSONField("mapping as it was", null=True)
     mapping_digest = models.BinaryField(max_length=32, default=b"")
+    backfill = models.ForeignKey(
+        "metering.UsageBackfill", on_delete=models.PROTECT, null=True, related_name="files", verbose_name="filled into"
+    )
     state = models.CharField(max_length=20, choices=State)
     sent_by = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+")
     actor_label = models.CharField(max_length=254)
@@ -110,8 +115,9 @@ class UsageFile(models.Model):
             ),
             models.CheckConstraint(condition=Q(size__gte=0), name="usage_file_has_a_size"),
             models.UniqueConstraint(
-                fields=["sha256", "format", "mapping_digest"],
+                fields=["sha256", "format", "mapping_digest", "backfill"],
                 condition=Q(state__in=_STARTED),
+                nulls_distinct=False,
                 name="usage_file_is_loaded_once",
             ),
             models.CheckConstraint(
@@ -157,9 +163,10 @@ class UsageFile(models.Model):
                 operation=pgtrigger.Update,
                 condition=(
                     "OLD.state IN ('loading', 'done', 'failed', 'stopped') AND"
-                    " (OLD.name, OLD.size, OLD.sha256, OLD.format, OLD.mapping_spec, OLD.mapping_digest)"
-                    " IS DISTINCT FROM"
-                    " (NEW.name, NEW.size, NEW.sha256, NEW.format, NEW.mapping_spec, NEW.mapping_digest)"
+                    " (OLD.name, OLD.size, OLD.sha256, OLD.format, OLD.mapping_spec, OLD.mapping_digest,"
+                    " OLD.backfill_id) IS DISTINCT FROM"
+                    " (NEW.name, NEW.size, NEW.sha256, NEW.format, NEW.mapping_spec, NEW.mapping_digest,"
+                    " NEW.backfill_id)"
                 ),
             ),
             refuse(

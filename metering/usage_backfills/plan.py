@@ -1,0 +1,186 @@
+"""What the closing of a backfill would come to: the counted events it meets, and a fingerprint of all that decides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import connection
+
+from accounts.canonical import canonical_hash
+from metering.errors import UsageBackfillTooLarge
+from metering.models import UsageBackfill
+from metering.usage_backfills.records import MOST_EVENTS, Mode
+
+# An event counts unless all that it counted in was taken back. Where nothing is replaced, only events that were amended
+# matter, and the others are not read.
+_SCOPE = """
+    amended AS MATERIALIZED (
+        SELECT DISTINCT customer_id, time, key FROM usage_amendment
+        WHERE time >= %(start)s AND time < %(end)s
+          AND (cardinality(%(customers)s::bigint[]) = 0 OR customer_id = ANY(%(customers)s))
+    ), scope AS MATERIALIZED (
+        SELECT event.customer_id, event.time, event.key, amended.key IS NULL OR EXISTS (
+            SELECT FROM (
+                SELECT unnest(event.series_ids) AS series_id, 1 AS sign
+                UNION ALL
+                SELECT unnest(amendment.series_ids), amendment.sign FROM usage_amendment AS amendment
+                WHERE amendment.customer_id = event.customer_id AND amendment.time = event.time
+                  AND amendment.key = event.key
+            ) AS named
+            GROUP BY series_id HAVING sum(sign) = 1
+        ) AS counts
+        FROM usage_event AS event {join} JOIN amended
+          ON amended.customer_id = event.customer_id AND amended.time = event.time AND amended.key = event.key
+        WHERE event.time >= %(start)s AND event.time < %(end)s AND event.source = %(source)s
+          AND (cardinality(%(customers)s::bigint[]) = 0 OR event.customer_id = ANY(%(customers)s))
+          AND (cardinality(%(types)s::text[]) = 0 OR event.type = ANY(%(types)s))
+    ), sent AS (
+        SELECT id, key, content_hash FROM metering_usagebackfillitem
+        WHERE backfill_id = %(backfill)s AND kind = 'sent'
+    )
+"""
+
+# What a person has voided stays so unless this is to replace what is there; what a backfill has taken out was missing.
+_FIND_THERE = """
+    WITH {scope}, voided AS (
+        SELECT scope.*, (
+            SELECT batch.door FROM usage_amendment AS amendment JOIN metering_usagebatch AS batch
+              ON batch.id = amendment.batch_id
+            WHERE amendment.customer_id = scope.customer_id AND amendment.time = scope.time
+              AND amendment.key = scope.key AND amendment.sign = -1
+            ORDER BY amendment.batch_id DESC LIMIT 1
+        ) AS door
+        FROM scope
+    )
+    UPDATE metering_usagebackfillitem AS item
+    SET there_customer_id = found.customer_id, there_time = found.time
+    FROM sent JOIN voided AS found USING (key) JOIN usage_identity AS identity USING (key)
+    WHERE item.id = sent.id AND (
+        %(replaces)s AND identity.content_hash <> sent.content_hash
+        OR NOT found.counts AND identity.content_hash = sent.content_hash AND (%(replaces)s OR found.door = 'backfill')
+    )
+"""
+
+_NOTE_NOT_SENT = """
+    WITH {scope}
+    INSERT INTO metering_usagebackfillitem
+        (backfill_id, kind, key, customer_id, time, event_id, type, subject, problem, detail, state, revert_detail)
+    SELECT %(backfill)s, 'there', scope.key, scope.customer_id, scope.time, '', '', '', '', '', 'waiting', ''
+    FROM scope WHERE scope.counts AND NOT EXISTS (SELECT FROM sent WHERE sent.key = scope.key)
+    LIMIT %(limit)s
+"""
+
+_DIGEST = (
+    "count(*), coalesce(sum(hashtextextended({0}, 0)::numeric), 0), coalesce(bit_xor(hashtextextended({0}, 1)), 0)"
+)
+
+# Whether an event that is filled in counts already is not in it: it comes to the same.
+_FINGERPRINT = """
+    WITH {scope}
+    SELECT 'sent', {sent} FROM sent
+    UNION ALL
+    SELECT 'other content', {key} FROM sent AS item JOIN usage_identity AS identity USING (key)
+    WHERE identity.content_hash <> item.content_hash
+    UNION ALL
+    SELECT 'voided', {key} FROM sent AS item JOIN scope USING (key) WHERE NOT scope.counts
+    UNION ALL
+    SELECT 'in quarantine', {key} FROM sent AS item JOIN metering_quarantinedevent AS waiting USING (key)
+    WHERE waiting.status <> 'released'
+    UNION ALL
+    SELECT 'not sent again', {key} FROM scope AS item
+    WHERE %(replaces)s AND item.counts AND NOT EXISTS (SELECT FROM sent WHERE sent.key = item.key)
+    UNION ALL
+    SELECT 'whose', {owner} FROM metering_subjectassignment AS assignment
+    JOIN metering_subject AS subject ON subject.id = assignment.subject_id
+    WHERE subject.name IN (SELECT subject FROM metering_usagebackfillitem WHERE backfill_id = %(backfill)s)
+    UNION ALL
+    SELECT 'meters', {meter} FROM metering_meter AS meter
+    JOIN metering_meterversion AS version ON version.meter_id = meter.id
+    WHERE meter.is_active
+      AND meter.event_type IN (SELECT type FROM metering_usagebackfillitem WHERE backfill_id = %(backfill)s)
+"""
+
+_UNDOING = """
+    SELECT 'done', {done} FROM metering_usagebackfillitem AS item
+    WHERE backfill_id = %(backfill)s AND batch_id IS NOT NULL
+    UNION ALL
+    SELECT 'amended', {amended} FROM metering_usagebackfillitem AS item JOIN usage_amendment AS amendment
+      ON amendment.customer_id = item.customer_id AND amendment.time = item.time
+     AND amendment.key IN (item.key, item.new_key)
+    WHERE item.backfill_id = %(backfill)s AND item.batch_id IS NOT NULL
+    UNION ALL
+    SELECT 'amended where it was', {amended} FROM metering_usagebackfillitem AS item
+    JOIN usage_amendment AS amendment ON amendment.customer_id = item.there_customer_id
+     AND amendment.time = item.there_time AND amendment.key = item.key
+    WHERE item.backfill_id = %(backfill)s AND item.batch_id IS NOT NULL
+"""
+
+
+def find_what_is_there(backfill: UsageBackfill) -> int:
+    """Note which counted events the closing meets, as they stand now; returns how many events it has to settle.
+
+    Raises: UsageBackfillTooLarge.
+    """
+    scope, parameters = _scope_of(backfill)
+    with connection.cursor() as cursor:
+        cursor.execute(_FIND_THERE.format(scope=scope), parameters)
+        if backfill.mode == Mode.REPLACE:
+            cursor.execute(_NOTE_NOT_SENT.format(scope=scope), {**parameters, "limit": MOST_EVENTS + 1})
+            if cursor.rowcount > MOST_EVENTS:
+                raise UsageBackfillTooLarge
+        cursor.execute("SELECT count(*) FROM metering_usagebackfillitem WHERE backfill_id = %s", [backfill.pk])
+        (count,) = cursor.fetchone()
+    return int(count)
+
+
+def noted(backfill: UsageBackfill) -> str:
+    """Return a hash of the counted events that are noted to be met."""
+    digest = _DIGEST.format("item.kind || item.key::text")
+    query = (
+        f"SELECT 'noted', {digest} FROM metering_usagebackfillitem AS item"  # noqa: S608 -- built from constants
+        " WHERE backfill_id = %(backfill)s AND (kind = 'there' OR there_time IS NOT NULL)"
+    )
+    return _hash_of(query, {"backfill": backfill.pk})
+
+
+def fingerprint_of_closing(backfill: UsageBackfill) -> str:
+    """Return a hash of all that decides what the closing would come to, as it stands now."""
+    scope, parameters = _scope_of(backfill)
+    query = _FINGERPRINT.format(
+        scope=scope,
+        sent=_DIGEST.format("key::text || content_hash::text"),
+        key=_DIGEST.format("item.key::text"),
+        owner=_DIGEST.format("assignment.customer_id || ' ' || subject.name || ' ' || assignment.valid_during::text"),
+        meter=_DIGEST.format("version.id::text"),
+    )
+    return _hash_of(query, parameters)
+
+
+def fingerprint_of_revert(backfill: UsageBackfill) -> str:
+    """Return a hash of what the backfill did and of all that was decided of those events, as it stands now."""
+    query = _UNDOING.format(
+        done=_DIGEST.format("item.key::text || item.state"),
+        amended=_DIGEST.format("amendment.key::text || amendment.batch_id || amendment.sign"),
+    )
+    return _hash_of(query, {"backfill": backfill.pk})
+
+
+def _scope_of(backfill: UsageBackfill) -> tuple[str, dict[str, Any]]:
+    replaces = backfill.mode == Mode.REPLACE
+    parameters = {
+        "backfill": backfill.pk,
+        "source": backfill.source,
+        "start": backfill.starts_at,
+        "end": backfill.ends_at,
+        "customers": backfill.customer_ids,
+        "types": backfill.event_types,
+        "replaces": replaces,
+    }
+    return _SCOPE.format(join="LEFT" if replaces else ""), parameters
+
+
+def _hash_of(query: str, parameters: dict[str, Any]) -> str:
+    with connection.cursor() as cursor:
+        cursor.execute(query, parameters)
+        found = {name: [str(part) for part in parts] for name, *parts in cursor.fetchall()}
+    return canonical_hash(found).hex()
