@@ -15,6 +15,7 @@ from billing import errors as billing
 from billing import pdf_data
 from metering import errors as metering
 from metering.sources import mapping, rows
+from metering.usage_backfills import errors as usage_backfills
 from pricing import calculator, charges, money
 from pricing import errors as pricing
 from pricing.rating import engine, spec
@@ -38,7 +39,7 @@ _NOT_FOUND: tuple[type[CountinghouseError], ...] = (
     accounts.ApprovalUnknown,
     metering.FindingUnknown,
     metering.BackfillUnknown,
-    metering.UsageBackfillUnknown,
+    usage_backfills.UsageBackfillUnknown,
     metering.MeterUnknown,
     metering.CorrectionUnknown,
     metering.KafkaPartitionUnknown,
@@ -66,12 +67,12 @@ _CONFLICT: tuple[type[CountinghouseError], ...] = (
     accounts.ApprovalSubjectChanged,
     metering.BackfillNotReadable,
     metering.BackfillOpen,
-    metering.UsageBackfillOverlaps,
-    metering.UsageBackfillNotOpen,
-    metering.UsageBackfillNotClosed,
-    metering.UsageBackfillEmpty,
-    metering.UsageBackfillNotPreviewed,
-    metering.UsageBackfillChanged,
+    usage_backfills.UsageBackfillOverlaps,
+    usage_backfills.UsageBackfillNotOpen,
+    usage_backfills.UsageBackfillNotClosed,
+    usage_backfills.UsageBackfillEmpty,
+    usage_backfills.UsageBackfillNotPreviewed,
+    usage_backfills.UsageBackfillChanged,
     metering.MeterCodeTaken,
     metering.CitusMissing,
     metering.DistributionUnsafe,
@@ -147,8 +148,8 @@ _UNPROCESSABLE: tuple[type[CountinghouseError], ...] = (
     metering.CorrectionSelectionInvalid,
     metering.CorrectionFileInvalid,
     metering.CorrectionTooLarge,
-    metering.UsageBackfillInvalid,
-    metering.UsageBackfillTooLarge,
+    usage_backfills.UsageBackfillInvalid,
+    usage_backfills.UsageBackfillTooLarge,
     metering.KafkaNotConfigured,
     metering.KafkaOffsetInvalid,
     metering.KafkaSettingsInvalid,

@@ -20,7 +20,11 @@ from accounts.constraints import named
 from accounts.models import ApprovalRequest, Customer
 from accounts.nudges import nudge
 from accounts.validation import require_reason
-from metering.errors import (
+from metering.ingestion import earliest_acceptable
+from metering.models import UsageBackfill
+from metering.retention import retention
+from metering.usage_backfills import plan, preview
+from metering.usage_backfills.errors import (
     UsageBackfillChanged,
     UsageBackfillEmpty,
     UsageBackfillInvalid,
@@ -29,10 +33,6 @@ from metering.errors import (
     UsageBackfillNotPreviewed,
     UsageBackfillOverlaps,
 )
-from metering.ingestion import earliest_acceptable
-from metering.models import UsageBackfill
-from metering.retention import retention
-from metering.usage_backfills import plan, preview
 from metering.usage_backfills.records import Mode, Status, locked
 
 APPROVAL_KIND: Final = "usage_backfill"

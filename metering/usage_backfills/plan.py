@@ -7,8 +7,8 @@ from typing import Any
 from django.db import connection
 
 from accounts.canonical import canonical_hash
-from metering.errors import UsageBackfillTooLarge
 from metering.models import UsageBackfill
+from metering.usage_backfills.errors import UsageBackfillTooLarge
 from metering.usage_backfills.records import MOST_EVENTS, Mode
 
 # An event counts unless all that it counted in was taken back. Where nothing is replaced, only events that were amended

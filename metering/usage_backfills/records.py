@@ -10,10 +10,10 @@ import psycopg
 
 from metering import storage
 from metering.counting import CountingRules
-from metering.errors import UsageBackfillUnknown
 from metering.events import Event
 from metering.ingestion import counting_rules
 from metering.models import UsageBackfill, UsageBackfillItem
+from metering.usage_backfills.errors import UsageBackfillUnknown
 
 MOST_EVENTS: Final = 1_000_000
 

@@ -14,10 +14,11 @@ from django.db import connection, transaction
 from accounts.access import Actor, Permission
 from metering import refusals, storage
 from metering.counting import Counted, CountingRules, Problem
-from metering.errors import TooManyEvents, UsageBackfillNotOpen, UsageBackfillTooLarge, UsageBackfillUnknown
+from metering.errors import TooManyEvents
 from metering.events import Event, payload_text, read_events, storable_text
 from metering.ingestion import MAX_EVENTS, Rejection
 from metering.models import UsageBackfill
+from metering.usage_backfills.errors import UsageBackfillNotOpen, UsageBackfillTooLarge, UsageBackfillUnknown
 from metering.usage_backfills.records import MOST_EVENTS, Status, locked, rules_of
 
 MOST_REFUSALS_LISTED: Final = 10_000

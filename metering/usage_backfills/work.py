@@ -14,9 +14,9 @@ from accounts.access import Actor, Permission
 from metering import recount, storage
 from metering.corrections.correction_events import Place, stored_events
 from metering.corrections.correction_work import Amendment, insert_amendments, voided_series
-from metering.errors import UsageBackfillUnknown
 from metering.models import UsageBackfill, UsageBatch
 from metering.usage_backfills import settling
+from metering.usage_backfills.errors import UsageBackfillUnknown
 from metering.usage_backfills.records import State, Status
 
 EVENTS_AT_ONCE: Final = 2_000

@@ -14,10 +14,15 @@ from accounts.access import Actor, Role
 from accounts.errors import ApprovalSubjectChanged
 from accounts.models import ApprovalRequest, Customer
 from metering import rollups, verification
-from metering.errors import UsageBackfillChanged, UsageBackfillNotOpen, UsageBackfillNotPreviewed, UsageBackfillUnknown
 from metering.invariants import RULES
 from metering.models import UsageAmendment, UsageBackfill, UsageBackfillItem, UsageBatch, UsageEvent
 from metering.usage_backfills import decisions, staging
+from metering.usage_backfills.errors import (
+    UsageBackfillChanged,
+    UsageBackfillNotOpen,
+    UsageBackfillNotPreviewed,
+    UsageBackfillUnknown,
+)
 from tests import make_accounts, make_corrections, make_usage_backfills
 from tests import make_metering as make
 from tests.make_metering import NOON
