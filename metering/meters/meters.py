@@ -168,6 +168,7 @@ def rules_for(
         ORDER BY meter.id, version.valid_from DESC
         """,
         [list(resting), list(event_types)],
+        binary=True,
     )
     rules: dict[str, list[MeterRule]] = {}
     for event_type, meter_id, aggregation, series_limit, *version in cursor:

@@ -10,7 +10,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from metering.counting import Counted, CountingRules, MeterRule, Ownership, Problem, Reason, VersionRule, add_up
+from metering.counting import (
+    Counted,
+    CountingRules,
+    MeterRule,
+    Ownership,
+    Part,
+    Problem,
+    Reason,
+    VersionRule,
+    add_up,
+)
 from metering.events import decode_body, read_events
 from metering.models import Meter, PartKind
 
@@ -266,7 +276,7 @@ def test_what_cannot_be_told_apart_waits(sent: str, expected: Reason) -> None:
 def test_five_minutes_begin_on_the_clock(time: str, slot: str) -> None:
     part = counted('{"value": 1}', meter(aggregation=Aggregation.P95), time=time).parts[0].part
 
-    assert part == (PartKind.SLOT, slot)
+    assert part == Part(PartKind.SLOT, slot)
 
 
 @pytest.mark.parametrize(
@@ -280,7 +290,7 @@ def test_five_minutes_begin_on_the_clock(time: str, slot: str) -> None:
 def test_a_reading_keeps_its_moment_to_the_microsecond(time: str, value: str, text: str) -> None:
     part = counted(f'{{"value": {value}}}', meter(aggregation=Aggregation.GAUGE), time=time).parts[0].part
 
-    assert part == (PartKind.READING, text)
+    assert part == Part(PartKind.READING, text)
 
 
 def test_readings_of_one_moment_and_level_are_one_part() -> None:
