@@ -144,6 +144,11 @@ class UsageCorrectionItem(models.Model):
             ),
             models.Index(fields=["key"], name="correction_item_by_event", condition=Q(state="applied")),
             models.Index(fields=["new_key"], name="correction_item_by_new_event", condition=Q(new_key__isnull=False)),
+            models.Index(
+                fields=["new_customer_id", "new_time"],
+                name="correction_item_by_new_place",
+                condition=Q(new_key__isnull=False),
+            ),
         )
         triggers = (
             refuse(

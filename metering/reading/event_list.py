@@ -14,11 +14,13 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from django.db import connection
+from django.db.models import Q
 
 from accounts.periods import Period
 from metering.errors import CursorInvalid
 from metering.events import event_key
 from metering.models import Meter, UsageBatch, UsageCorrectionItem, UsageSeries
+from metering.usage_marks import Taken, late_among
 
 MAX_EVENTS_A_PAGE: Final = 1_000
 _CURSOR: Final = re.compile(r"(-?\d{1,18}) ([0-9a-f]{32})", re.ASCII)
@@ -64,7 +66,8 @@ class ListedEvent:
     """One event as it came; `data` is JSON as it is stored.
 
     `state` is `counted`; or, of one that counts in no series any more, `replaced` where a correction put another event
-    in its place, and else `voided`.
+    in its place, and else `voided`. It is `late` where it came in, or was back-filled, after its period had been billed.
+    `correction_id` is the newest correction of it, `stands_in_by` the one that put it in the place of another event.
     """
 
     id: str
@@ -78,6 +81,9 @@ class ListedEvent:
     state: str
     series: Sequence[SeriesOfEvent]
     amended_by: Sequence[int]
+    late: bool
+    correction_id: int | None
+    stands_in_by: int | None
 
     @property
     def place(self) -> str:
@@ -157,12 +163,13 @@ _AMENDMENTS = """
 
 
 def list_events(question: EventQuestion, *, limit: int, after: Place | None = None) -> EventPage:
-    """Return a page of at most `limit` events, by time; six queries, however many."""
+    """Return a page of at most `limit` events, by time; seven queries, however many."""
     rows = _rows(question, limit=limit + 1, after=after)
     shown = rows[:limit]
     amendments = _amendments(question.customer_id, shown)
     counted = {key: _counts_in(series_ids, [each[:2] for each in amendments[key]]) for _, key, *_, series_ids in shown}
-    replaced = _replaced([key for key, ids in counted.items() if not ids])
+    corrected, stands_in = _corrections([key for _, key, *_ in shown])
+    late = _late(question.customer_id, shown, amendments)
     series = _series({series_id for ids in counted.values() for series_id in ids})
     received = dict(UsageBatch.objects.filter(pk__in={row[7] for row in shown}).values_list("pk", "received_at"))
     events = [
@@ -175,9 +182,12 @@ def list_events(question: EventQuestion, *, limit: int, after: Place | None = No
             data=data,
             batch=batch_id,
             received_at=received.get(batch_id),
-            state="counted" if counted[key] else "replaced" if key in replaced else "voided",
+            state="counted" if counted[key] else "replaced" if corrected.get(key, _NONE).is_replaced else "voided",
             series=[series[series_id] for series_id in counted[key]],
             amended_by=[batch for _, _, batch in amendments[key]],
+            late=key in late,
+            correction_id=corrected.get(key, _NONE).correction_id,
+            stands_in_by=stands_in.get(key),
         )
         for time, key, event_id, source, event_type, subject, data, batch_id, _ in shown
     ]
@@ -224,11 +234,41 @@ def _amendments(customer_id: int, rows: Sequence[tuple[Any, ...]]) -> dict[UUID,
     return found
 
 
-def _replaced(keys: Sequence[UUID]) -> set[UUID]:
-    """Return those of the events whose latest correction put another one in their place."""
-    applied = UsageCorrectionItem.objects.filter(key__in=keys, state=UsageCorrectionItem.State.APPLIED)
-    latest = dict(applied.order_by("batch_id").values_list("key", "new_key"))
-    return {key for key, new_key in latest.items() if new_key is not None}
+class _Corrected(NamedTuple):
+    """The latest correction of an event, and whether it put another one in its place."""
+
+    correction_id: int | None
+    is_replaced: bool
+
+
+_NONE: Final = _Corrected(None, is_replaced=False)
+
+
+def _corrections(keys: Sequence[UUID]) -> tuple[dict[UUID, _Corrected], dict[UUID, int]]:
+    """Return the latest correction of each event, and by which one an event stands in the place of another."""
+    items = UsageCorrectionItem.objects.filter(
+        Q(key__in=keys) | Q(new_key__in=keys), state=UsageCorrectionItem.State.APPLIED
+    )
+    asked = set(keys)
+    corrected, stands_in = {}, {}
+    for key, new_key, correction_id in items.order_by("batch_id").values_list("key", "new_key", "correction_id"):
+        if key in asked:
+            corrected[key] = _Corrected(correction_id, is_replaced=new_key is not None)
+        if new_key in asked:
+            stands_in[new_key] = correction_id
+    return corrected, stands_in
+
+
+def _late(
+    customer_id: int, rows: Sequence[tuple[Any, ...]], amendments: Mapping[UUID, Sequence[tuple[int, list[int], int]]]
+) -> set[UUID]:
+    taken = [Taken(time, key, batch_id, series_ids) for time, key, *_, batch_id, series_ids in rows]
+    amended = [
+        Taken(each.time, each.key, batch_id, series_ids)
+        for each in taken
+        for _sign, series_ids, batch_id in amendments.get(each.key, ())
+    ]
+    return late_among(customer_id, [*taken, *amended])
 
 
 def _counts_in(series_ids: Sequence[int], amendments: Sequence[tuple[int, list[int]]]) -> list[int]:
