@@ -17,6 +17,15 @@ class TableRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Marker:
+    """A sign above some bars: its name, its shape (as Chart.js calls it), and what it says of each bar, by position."""
+
+    label: str
+    shape: str
+    texts: Mapping[int, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Chart:
     """What a page hands to its chart: labels along the bottom and one series or more above them."""
 
@@ -37,10 +46,12 @@ def chart(
     write: Callable[[str, Decimal], str],
     unit: str = "",
     links: Sequence[str] = (),
+    markers: Sequence[Marker] = (),
 ) -> Chart:
     """Lay figures out; `write` turns a value of a series into the text of the table.
 
-    `links` are addresses, one for each label: a click on its bar, or on its row of the table, leads there.
+    `links` are addresses, one for each label: a click on its bar, or on its row of the table, leads there. `markers`
+    are drawn above the bars and have columns of their own in the table.
 
     The browser draws with its own numbers, so a bar may be off by less than a pixel; the table is exact.
     """
@@ -48,10 +59,21 @@ def chart(
     rows = tuple(
         TableRow(
             label,
-            tuple(write(name, values[index]) for name, values in series.items()),
+            (
+                *(write(name, values[index]) for name, values in series.items()),
+                *(marker.texts.get(index, "–") for marker in markers),
+            ),
             links[index] if links else "",
         )
         for index, label in enumerate(labels)
     )
-    data = {"labels": list(labels), "series": drawn, "unit": unit, "links": list(links)}
-    return Chart(data=data, names=tuple(series), rows=rows)
+    signs = [
+        {
+            "label": marker.label,
+            "shape": marker.shape,
+            "texts": [marker.texts.get(index) for index in range(len(labels))],
+        }
+        for marker in markers
+    ]
+    data = {"labels": list(labels), "series": drawn, "unit": unit, "links": list(links), "markers": signs}
+    return Chart(data=data, names=(*series, *(marker.label for marker in markers)) if series else (), rows=rows)

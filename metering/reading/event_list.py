@@ -20,7 +20,7 @@ from accounts.periods import Period
 from metering.errors import CursorInvalid
 from metering.events import event_key
 from metering.models import Meter, UsageBatch, UsageCorrectionItem, UsageSeries
-from metering.usage_marks import Taken, late_among
+from metering.reading.usage_marks import Taken, late_among
 
 MAX_EVENTS_A_PAGE: Final = 1_000
 _CURSOR: Final = re.compile(r"(-?\d{1,18}) ([0-9a-f]{32})", re.ASCII)
@@ -66,8 +66,8 @@ class ListedEvent:
     """One event as it came; `data` is JSON as it is stored.
 
     `state` is `counted`; or, of one that counts in no series any more, `replaced` where a correction put another event
-    in its place, and else `voided`. It is `late` where it came in, or was back-filled, after its period had been billed.
-    `correction_id` is the newest correction of it, `stands_in_by` the one that put it in the place of another event.
+    in its place, and else `voided`. It is `late` where it came in, or was back-filled, after its period had been
+    billed. `correction_id` is the newest correction of it, `stands_in_by` the one that put it in the place of another.
     """
 
     id: str

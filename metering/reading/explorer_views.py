@@ -15,11 +15,12 @@ from django.views.decorators.http import require_GET
 from accounts.access import Permission
 from accounts.errors import CountinghouseError
 from accounts.pages import Crumb, StaffRequest, csv_answer, fragment, page, staff_page
-from metering.models import Meter
-from metering.reading import usage_explorer
-from metering.reading.event_list import EventQuestion, cursor_text, list_events, read_cursor
-from metering.reading.usage_questions import ABSENT, UsageQuestion, customer_asked, period_asked, zone_asked
+from metering.reading import explorer_form, usage_explorer
 from metering.retention import retention
+from metering.reading.event_list import EventQuestion, cursor_text, list_events, read_cursor
+from metering.models import Meter
+from metering.reading.usage_explorer import Addresses
+from metering.reading.usage_questions import ABSENT, UsageQuestion, customer_asked, period_asked, zone_asked
 
 EVENTS_SHOWN = 100
 
@@ -29,16 +30,15 @@ EVENTS_SHOWN = 100
 def explorer(request: StaffRequest) -> HttpResponseBase:
     """Show usage as the address asks for it; as a CSV or Parquet file too. HTMX is given the part that changes."""
     at = timezone.now()
-    form = usage_explorer.form_of(_words(request), at=at)
+    form = explorer_form.form_of(_words(request), at=at)
     shown, problem = None, ""
     if form.customer_text and (form.meter or not form.customer):
         try:
-            question = usage_explorer.question_of(form)
+            question = explorer_form.question_of(form)
             if request.GET.get("format") in {"csv", "parquet"}:
                 return _file(question, request.GET["format"])
-            shown = usage_explorer.show(
-                question, compares=form.compares, events_url=reverse("metering:explorer-events"), at=at
-            )
+            addresses = Addresses(reverse("metering:explorer"), reverse("metering:explorer-events"))
+            shown = usage_explorer.show(question, compares=form.compares, addresses=addresses, at=at)
         except CountinghouseError as error:
             problem = str(error)
     # Going back in the browser's history asks for the whole page.
@@ -59,10 +59,10 @@ def explorer(request: StaffRequest) -> HttpResponseBase:
 def explorer_events(request: StaffRequest) -> HttpResponseBase:
     """List the raw events behind a bar or a group, page by page."""
     words = _words(request)
-    events, period, zone, problem, name = None, None, "UTC", "", ""
+    events, period, customer, zone, problem = None, None, None, "UTC", ""
     try:
         customer = customer_asked(_one(words, "customer"), own_customer_id=None)
-        zone, name = zone_asked(_one(words, "time_zone"), customer), customer.name
+        zone = zone_asked(_one(words, "time_zone"), customer)
         meter_code, cursor = _one(words, "meter"), _one(words, "cursor")
         period = period_asked(words, zone)
         question = EventQuestion(
@@ -89,7 +89,7 @@ def explorer_events(request: StaffRequest) -> HttpResponseBase:
         period=period,
         archived=retention.archived_months(period.start, period.end) if period else [],
         problem=problem,
-        customer_name=name,
+        customer=customer,
         words={key: values[-1] for key, values in words.items()},
         hidden=[(key, value) for key, values in words.items() if key not in _TYPED for value in values],
     )
@@ -100,7 +100,7 @@ _TYPED = frozenset({"type", "source", "id", "cursor"})
 
 def _file(question: UsageQuestion, kind: str) -> HttpResponse:
     header, rows = usage_explorer.export_rows(question, at=timezone.now())
-    name = f"usage-{question.customer.code}-{question.meter.code}"
+    name = f"usage-{question.customer_code.strip('()')}-{question.meter.code}"
     if kind == "csv":
         return csv_answer(f"{name}.csv", header, ([_cell(value) for value in row] for row in rows))
     columns = list(zip(*rows, strict=True)) or [()] * len(header)

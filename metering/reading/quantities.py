@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from django.db import connection
 
@@ -21,14 +21,17 @@ from metering.aggregations import Aggregation, unit_hours
 from metering.reading.levels import LEVELS_HELD
 from metering.reading.usage import require_on_the_hour
 
+# Among the dimensions to group by: whose usage it is, by the customer's id.
+BY_CUSTOMER: Final = "(customer)"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantityAsk:
     """Usage of one customer, or of all (None), in one meter, in the windows between edges.
 
     `edges` are instants on the hour of UTC in rising order; each two neighbours are a window. With `group_by` each
-    set of values of these dimensions has a quantity of its own; of `filters` (dimension to values) a series has to
-    meet all, None being a dimension that is not there; `series_ids` leaves only these.
+    set of values of these dimensions (or `BY_CUSTOMER`) has a quantity of its own; of `filters` (dimension to values) a
+    series has to meet all, None being a dimension that is not there; `series_ids` leaves only these.
 
     A level (gauge) is taken to hold until the end of the hour that `until` lies in, and not beyond; without it, until
     the end of the last window.
@@ -75,7 +78,9 @@ _WANTED = f"""
         FROM asked
         JOIN usage_series AS series ON {_OF_CUSTOMER}series.meter_id = asked.meter_id
         CROSS JOIN LATERAL (
-            SELECT coalesce(jsonb_object_agg(name, series.dimensions -> name), '{{}}')::text AS label
+            SELECT coalesce(jsonb_object_agg(name, CASE name
+                WHEN '{BY_CUSTOMER}' THEN to_jsonb(series.customer_id::text) ELSE series.dimensions -> name
+            END), '{{}}')::text AS label
             FROM jsonb_array_elements_text(asked.group_by) AS name
         ) AS label
         WHERE (asked.series_ids IS NULL OR series.id = ANY(asked.series_ids)) AND NOT EXISTS (
@@ -199,6 +204,24 @@ def quantities(asks: Sequence[QuantityAsk], *, most: int | None = None) -> list[
 
     Raises: WindowNotOnTheHour.
     """
+    return _found(asks, "{statement}LIMIT %(most)s", most)
+
+
+def largest_quantities(ask: QuantityAsk, *, most: int) -> list[Quantity]:
+    """Return the greatest quantities of the ask's windows and groups, at most so many, the greatest first.
+
+    Raises: WindowNotOnTheHour.
+    """
+    return _found([ask], _LARGEST, most)
+
+
+_LARGEST = """
+    SELECT * FROM ({statement}) AS found(position, bucket, label, quantity, events)
+    ORDER BY quantity DESC, bucket, label LIMIT %(most)s
+"""
+
+
+def _found(asks: Sequence[QuantityAsk], form: str, most: int | None) -> list[Quantity]:
     alike: defaultdict[tuple[str, bool], list[int]] = defaultdict(list)
     for position, ask in enumerate(asks):
         require_on_the_hour(*ask.edges)
@@ -209,7 +232,7 @@ def quantities(asks: Sequence[QuantityAsk], *, most: int | None = None) -> list[
         statement = _STATEMENTS[aggregation]
         if is_of_all:
             statement = statement.replace(_OF_CUSTOMER, "")
-        found += _read(statement, asks, positions, most)
+        found += _read(form.replace("{statement}", statement), asks, positions, most)
     if len(alike) > 1:
         found.sort(key=lambda each: each[:2])
     return found
@@ -231,7 +254,7 @@ def _read(statement: str, asks: Sequence[QuantityAsk], positions: Sequence[int],
         "edges": [_array([edge.isoformat() for edge in edges[position]]) for position in shown],
     }
     with connection.cursor() as cursor:
-        cursor.execute(statement + "LIMIT %(most)s", parameters)
+        cursor.execute(statement, parameters)
         rows: list[tuple[Any, ...]] = cursor.fetchall()
     is_area = asks[shown[0]].aggregation == Aggregation.GAUGE
     labels: dict[str, dict[str, str | None]] = {}

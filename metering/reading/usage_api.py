@@ -30,6 +30,8 @@ from metering.reading.event_list import (
     list_events,
     read_cursor,
 )
+from metering.models import Meter
+from metering.retention.retention import AwayMonth, archived_months
 from metering.reading.usage_questions import (
     UsageAnswer,
     UsageQuestion,
@@ -94,7 +96,8 @@ def _get_events(request: HttpRequest) -> HttpResponse:
     )
     cursor = _one(words, "cursor")
     found = list_events(question, limit=_limit(words), after=read_cursor(cursor) if cursor else None)
-    return HttpResponse(msgspec.json.encode(_events_body(found)), content_type="application/json")
+    away = archived_months(question.period.start, question.period.end)
+    return HttpResponse(msgspec.json.encode(_events_body(found, away)), content_type="application/json")
 
 
 def _reader(request: HttpRequest, at: datetime) -> ApiKey:
@@ -133,7 +136,7 @@ def _limit(words: Mapping[str, Sequence[str]]) -> int:
 
 def _usage_body(question: UsageQuestion, found: UsageAnswer) -> dict[str, object]:
     return {
-        "customer": question.customer.code,
+        "customer": question.customer_code,
         "meter": question.meter.code,
         "aggregation": question.meter.aggregation,
         "unit": quantity_unit(question.meter.aggregation, question.meter.unit),
@@ -155,10 +158,20 @@ def _usage_body(question: UsageQuestion, found: UsageAnswer) -> dict[str, object
     }
 
 
-def _events_body(found: EventPage) -> dict[str, object]:
+def _events_body(found: EventPage, away: Sequence[AwayMonth]) -> dict[str, object]:
     return {
         "events": [_event(each) for each in found.events],
         "next": cursor_text(found.following) if found.following else None,
+        # How many events a month has is not for every key to know: they are those of all customers.
+        "archived": [
+            {
+                "month": f"{each.month:%Y-%m}",
+                "start": _instant(each.start),
+                "end": _instant(each.end),
+                "archived_at": _instant(each.archived_at),
+            }
+            for each in away
+        ],
     }
 
 
@@ -176,6 +189,9 @@ def _event(each: ListedEvent) -> dict[str, object]:
         "state": each.state,
         "series": [{"id": of.id, "meter": of.meter, "dimensions": of.dimensions} for of in each.series],
         "amended_by": each.amended_by,
+        "late": each.late,
+        "correction": each.correction_id,
+        "stands_in_by": each.stands_in_by,
     }
 
 

@@ -43,7 +43,7 @@ _USAGE = {
             "type": "array",
             "items": _ROW,
             "maxItems": MAX_ROWS,
-            "description": "A window without usage has none.",
+            "description": "A window without usage has none. Months whose events are archived keep their figures.",
         },
         "data_as_of": {**_MOMENT, "description": "All usage acknowledged until then is in the figures."},
     },
@@ -62,14 +62,37 @@ _EVENT = {
         "state": {"type": "string", "enum": ["counted", "voided", "replaced"]},
         "series": {"type": "array", "items": {"type": "object"}, "description": "What it counts in by now."},
         "amended_by": {"type": "array", "items": {"type": "integer"}, "description": "Batches of corrections."},
+        "late": {"type": "boolean", "description": "It came in, or was back-filled, after its period had been billed."},
+        "correction": {"type": "integer", "nullable": True, "description": "The newest correction of it."},
+        "stands_in_by": {
+            "type": "integer",
+            "nullable": True,
+            "description": "The correction that put it in the place of another event.",
+        },
+    },
+}
+_ARCHIVED = {
+    "type": "object",
+    "required": ["month", "start", "end", "archived_at"],
+    "properties": {
+        "month": {"type": "string", "description": "Such as 2024-08."},
+        "start": _MOMENT,
+        "end": {**_MOMENT, "description": "The first moment that is not of it."},
+        "archived_at": _MOMENT,
     },
 }
 _EVENTS = {
     "type": "object",
-    "required": ["events", "next"],
+    "required": ["events", "next", "archived"],
     "properties": {
         "events": {"type": "array", "items": _EVENT},
         "next": {"type": "string", "nullable": True, "description": "The `cursor` of the next page; null: the last."},
+        "archived": {
+            "type": "array",
+            "items": _ARCHIVED,
+            "description": "Months (UTC) of the period whose events were moved to the archive and are not listed; what "
+            "they add up to stays. Empty: nothing is left out.",
+        },
     },
 }
 

@@ -27,7 +27,7 @@ from accounts.periods import (
 from metering.errors import MeterUnknown, UsageAskedTooLarge, WindowNotOnTheHour
 from metering.meters.meters import dimensions_of
 from metering.models import Meter
-from metering.reading.quantities import Quantity, QuantityAsk, quantities
+from metering.reading.quantities import BY_CUSTOMER, Quantity, QuantityAsk, largest_quantities, quantities
 
 # A year of hours, with room; and rows as many as an answer can hold without being felt by others.
 MAX_WINDOWS: Final = 9_000
@@ -35,21 +35,28 @@ MAX_ROWS: Final = 50_000
 MAX_GROUPED_DIMENSIONS: Final = 10
 # What stands in an address for a dimension that an event did not have.
 ABSENT: Final = "(none)"
+# And what stands there for all customers, whom only a page for staff can ask for.
+ALL_CUSTOMERS: Final = "(all)"
 _LONGEST_IN_MONTHS: Final = timedelta(days=3_700)
 _FILTER: Final = ("filter[", "]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageQuestion:
-    """One meter's usage of one customer in the windows of a period, by and of certain dimensions."""
+    """One meter's usage of one customer, or of all (None), in the windows of a period, by and of certain dimensions."""
 
-    customer: Customer
+    customer: Customer | None
     meter: Meter
     period: Period
     grain: Grain
     time_zone: str
     group_by: tuple[str, ...]
     filters: Mapping[str, Sequence[str | None]]
+
+    @property
+    def customer_code(self) -> str:
+        """Whose usage it is, as an address says it."""
+        return self.customer.code if self.customer else ALL_CUSTOMERS
 
     def before(self) -> UsageQuestion:
         """The same question of the period before this one: of as many whole months, else of the same length.
@@ -111,7 +118,14 @@ def read_question(words: Mapping[str, Sequence[str]], *, own_customer_id: int | 
 
     Raises: CustomerUnknown, MeterUnknown, DetailsInvalid, WindowNotOnTheHour, UsageAskedTooLarge.
     """
-    customer = customer_asked(_one(words, "customer"), own_customer_id=own_customer_id)
+    return question_about(customer_asked(_one(words, "customer"), own_customer_id=own_customer_id), words)
+
+
+def question_about(customer: Customer | None, words: Mapping[str, Sequence[str]]) -> UsageQuestion:
+    """Read what is asked of a customer, or of all: the rest of what `read_question` reads.
+
+    Raises: MeterUnknown, DetailsInvalid, WindowNotOnTheHour, UsageAskedTooLarge.
+    """
     meter = Meter.objects.filter(code=_one(words, "meter")).first()
     if meter is None:
         raise MeterUnknown
@@ -119,7 +133,7 @@ def read_question(words: Mapping[str, Sequence[str]], *, own_customer_id: int | 
     grain = _one(words, "window") or Grain.NONE
     if grain not in set(Grain):
         raise DetailsInvalid({"window": [f"Choose among {', '.join(Grain)}."]})
-    group_by, filters = _dimensions(words, meter)
+    group_by, filters = _dimensions(words, meter, frozenset() if customer else frozenset({BY_CUSTOMER}))
     question = UsageQuestion(
         customer=customer,
         meter=meter,
@@ -153,12 +167,12 @@ def customer_asked(text: str, *, own_customer_id: int | None) -> Customer:
     return found
 
 
-def zone_asked(text: str, customer: Customer) -> str:
-    """Return the time zone asked for, or that in which the customer is billed.
+def zone_asked(text: str, customer: Customer | None) -> str:
+    """Return the time zone asked for, or that in which the customer is billed; UTC for all.
 
     Raises: DetailsInvalid.
     """
-    zone = text or customer.legal_entity.time_zone
+    zone = text or (customer.legal_entity.time_zone if customer else "UTC")
     try:
         time_zone_named(zone)
     except TimeZoneUnknown as error:
@@ -200,7 +214,7 @@ def _moment(name: str, text: str, time_zone: str) -> datetime:
 
 
 def _dimensions(
-    words: Mapping[str, Sequence[str]], meter: Meter
+    words: Mapping[str, Sequence[str]], meter: Meter, others: frozenset[str]
 ) -> tuple[tuple[str, ...], dict[str, list[str | None]]]:
     group_by = tuple(dict.fromkeys(name for text in words.get("group_by", ()) for name in text.split(",") if name))
     filters: dict[str, list[str | None]] = {}
@@ -210,7 +224,7 @@ def _dimensions(
             if chosen:
                 filters[key[len(_FILTER[0]) : -1]] = chosen
     known = dimensions_of([meter.pk]).get(meter.pk, frozenset())
-    unknown = sorted({*group_by, *filters} - known)
+    unknown = sorted({*group_by, *filters} - known - (others & set(group_by)))
     if unknown or len(group_by) > MAX_GROUPED_DIMENSIONS:
         choice = f"The dimensions of {meter.code} are: {', '.join(sorted(known)) or 'none'}."
         raise DetailsInvalid({"group_by" if set(unknown) & set(group_by) else "filter": [choice]})
@@ -242,9 +256,30 @@ def answer(question: UsageQuestion, *, at: datetime) -> UsageAnswer:
     return UsageAnswer(edges=cut, rows=[_row(each, cut) for each in found], as_of=at)
 
 
+def answer_of(question: UsageQuestion, customer_ids: Sequence[int], *, at: datetime) -> UsageAnswer:
+    """Read what is asked of all customers of these alone, each by itself (grouped by BY_CUSTOMER); one query.
+
+    Raises: WindowNotOnTheHour.
+    """
+    cut = edges(question.period, question.grain, question.time_zone)
+    asks = [replace(_ask(question, cut, at), customer_id=customer_id) for customer_id in customer_ids]
+    found = sorted(quantities(asks), key=lambda each: (each.window, each.ask))
+    return UsageAnswer(edges=cut, rows=[_row(each, cut) for each in found], as_of=at)
+
+
+def largest(question: UsageQuestion, *, most: int, at: datetime) -> UsageAnswer:
+    """Read the groups with the greatest quantity in the whole period, the greatest first; at most so many.
+
+    Raises: WindowNotOnTheHour.
+    """
+    cut = edges(question.period, Grain.NONE, question.time_zone)
+    found = largest_quantities(_ask(question, cut, at), most=most)
+    return UsageAnswer(edges=cut, rows=[_row(each, cut) for each in found], as_of=at)
+
+
 def _ask(question: UsageQuestion, cut: Sequence[datetime], at: datetime) -> QuantityAsk:
     return QuantityAsk(
-        customer_id=question.customer.pk,
+        customer_id=question.customer.pk if question.customer else None,
         meter_id=question.meter.pk,
         aggregation=question.meter.aggregation,
         edges=cut,

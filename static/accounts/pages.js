@@ -3,6 +3,8 @@
 
 // The first is the house's own; on dark ground it takes a lighter shade of it.
 const colours = ["#0f766e", "#f59e0b", "#6366f1", "#ec4899", "#22c55e", "#0ea5e9", "#a855f7", "#ef4444", "#84cc16", "#64748b"];
+// Signs above bars: what came in late, and what was corrected. Shapes tell them apart as well.
+const signColours = ["#d97706", "#7c3aed"];
 const charts = [];
 
 function colourOf(index) {
@@ -10,7 +12,38 @@ function colourOf(index) {
     return own === 0 && document.documentElement.classList.contains("dark") ? "#2dd4bf" : colours[own];
 }
 
-function chartOptions(kind, stacked, unit, small, links) {
+// Each in a row of its own at the top, so that neither hides the other.
+function signsOf(markers) {
+    return markers.map((marker, index) => ({
+        type: "line",
+        label: marker.label,
+        data: marker.texts.map((text) => (text === null ? null : 0.97 - index * 0.07)),
+        texts: marker.texts,
+        isSign: true,
+        yAxisID: "signs",
+        showLine: false,
+        pointStyle: marker.shape,
+        pointRadius: 6,
+        pointHoverRadius: 7,
+        backgroundColor: signColours[index % signColours.length],
+        borderColor: signColours[index % signColours.length],
+    }));
+}
+
+function legendLabels(chart) {
+    return Chart.defaults.plugins.legend.labels.generateLabels(chart).map((label) => {
+        const dataset = chart.data.datasets[label.datasetIndex];
+        return { ...label, pointStyle: dataset.isSign ? dataset.pointStyle : "rectRounded" };
+    });
+}
+
+function tooltipText(item, unit, number) {
+    const { dataset } = item;
+    const text = dataset.isSign ? dataset.texts[item.dataIndex] : `${number.format(item.parsed.y)}${unit ? ` ${unit}` : ""}`;
+    return `${dataset.label}: ${text}`;
+}
+
+function chartOptions({ kind, stacked, unit, small, links, hasSigns }) {
     const style = getComputedStyle(document.documentElement);
     const dark = document.documentElement.classList.contains("dark");
     const line = style.getPropertyValue(dark ? "--color-base-800" : "--color-base-200").trim();
@@ -32,11 +65,12 @@ function chartOptions(kind, stacked, unit, small, links) {
         },
         scales: {
             x: { stacked, grid: { display: false }, border: { color: line }, ticks: { color: text, maxRotation: 0, autoSkip: true, autoSkipPadding: 12 }, display: !small },
-            y: { stacked, beginAtZero: true, grid: { color: line }, border: { display: false }, ticks: { color: text, maxTicksLimit: 6, precision: unit === "events" ? 0 : undefined, callback: (value) => short.format(value) }, display: !small, title: { display: Boolean(unit) && !small, text: unit, color: text } },
+            y: { stacked, beginAtZero: true, grace: hasSigns ? "22%" : 0, grid: { color: line }, border: { display: false }, ticks: { color: text, maxTicksLimit: 6, precision: unit === "events" ? 0 : undefined, callback: (value) => short.format(value) }, display: !small, title: { display: Boolean(unit) && !small, text: unit, color: text } },
+            ...(hasSigns ? { signs: { display: false, min: 0, max: 1 } } : {}),
         },
         plugins: {
-            legend: { display: !small, position: "bottom", labels: { color: text, boxWidth: 10, boxHeight: 10, usePointStyle: true, pointStyle: "rectRounded", padding: 14 } },
-            tooltip: { filter: (item) => item.parsed.y !== 0, callbacks: { label: (item) => `${item.dataset.label}: ${number.format(item.parsed.y)}${unit ? ` ${unit}` : ""}` } },
+            legend: { display: !small, position: "bottom", labels: { color: text, boxWidth: 10, boxHeight: 10, usePointStyle: true, padding: 14, generateLabels: legendLabels } },
+            tooltip: { filter: (item) => item.parsed.y !== 0, callbacks: { label: (item) => tooltipText(item, unit, number) } },
         },
     };
 }
@@ -66,15 +100,17 @@ function drawCharts(root) {
             borderRadius: stacked ? 0 : 3,
         }));
         const links = data.links || [];
-        const chart = new Chart(canvas, { type: kind, data: { labels: data.labels, datasets }, options: chartOptions(kind, stacked, data.unit || "", small, links) });
-        charts.push({ chart, kind, stacked, unit: data.unit || "", small, links });
+        const signs = signsOf(data.markers || []);
+        const look = { kind, stacked, unit: data.unit || "", small, links, hasSigns: signs.length > 0 };
+        const chart = new Chart(canvas, { type: kind, data: { labels: data.labels, datasets: [...datasets, ...signs] }, options: chartOptions(look) });
+        charts.push({ chart, look });
     }
 }
 
 function recolour() {
-    for (const { chart, kind, stacked, unit, small, links } of charts) {
-        chart.options = chartOptions(kind, stacked, unit, small, links);
-        chart.data.datasets.forEach((dataset, index) => Object.assign(dataset, { backgroundColor: colourOf(index), borderColor: colourOf(index) }));
+    for (const { chart, look } of charts) {
+        chart.options = chartOptions(look);
+        chart.data.datasets.filter((dataset) => !dataset.isSign).forEach((dataset, index) => Object.assign(dataset, { backgroundColor: colourOf(index), borderColor: colourOf(index) }));
         chart.update("none");
     }
 }

@@ -15,6 +15,8 @@ from uuid import UUID
 
 from django.db import connection
 
+from metering.reading.quantities import BY_CUSTOMER
+
 CORRECTIONS_NAMED: Final = 5
 
 
@@ -43,7 +45,7 @@ class Marked(NamedTuple):
 
 
 # Late events lie in the blocks that were written after the first bill, and few of those are of a billed period.
-_MARKS: Final = """
+_MARKS: Final = f"""
     WITH closed AS MATERIALIZED (
         SELECT DISTINCT ON (customer_id, starts_at) customer_id, starts_at, ends_at, snapshot::pg_snapshot AS snapshot
         FROM usage_closing
@@ -85,15 +87,16 @@ _MARKS: Final = """
     SELECT width_bucket(fact.time, %(edges)s::timestamptz[]) - 1 AS bucket, label,
            count(DISTINCT fact.key) FILTER (WHERE correction_id IS NULL),
            count(DISTINCT fact.key) FILTER (WHERE correction_id IS NOT NULL),
-           coalesce(array_agg(DISTINCT correction_id) FILTER (WHERE correction_id IS NOT NULL), '{}')
+           coalesce(array_agg(DISTINCT correction_id) FILTER (WHERE correction_id IS NOT NULL), '{{}}')
     FROM fact
     JOIN usage_series AS series ON series.customer_id = fact.customer_id AND series.id = ANY(fact.series_ids)
     CROSS JOIN LATERAL (
         SELECT coalesce(
             jsonb_object_agg(
-                name,
-                CASE name WHEN '(customer)' THEN to_jsonb(series.customer_id::text) ELSE series.dimensions -> name END
-            ), '{}'
+                name, CASE name
+                    WHEN '{BY_CUSTOMER}' THEN to_jsonb(series.customer_id::text) ELSE series.dimensions -> name
+                END
+            ), '{{}}'
         )::text AS label
         FROM jsonb_array_elements_text(%(group_by)s::jsonb) AS name
     ) AS label
@@ -102,7 +105,7 @@ _MARKS: Final = """
         WHERE NOT allowed @> coalesce(series.dimensions -> name, 'null')
     )
     GROUP BY bucket, label ORDER BY bucket, label
-"""
+"""  # noqa: S608 -- built from constants
 
 
 def marks(ask: MarkAsk) -> list[Marked]:
