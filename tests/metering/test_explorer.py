@@ -17,6 +17,7 @@ from django.urls import reverse
 
 from accounts.access import Role
 from accounts.models import Customer
+from metering.reading import usage_explorer
 from metering.models import Meter
 from tests import make_accounts
 from tests import make_metering as make
@@ -167,6 +168,154 @@ def test_the_explorer_takes_the_same_queries_for_one_group_and_for_fifty(acme: C
         assert len(shown.rows) == number
 
     assert counts[0] == counts[1]
+
+
+@pytest.fixture
+def three(acme: Customer) -> list[Customer]:
+    """Three customers who used 6, 4 and 1 seconds on one day, and 2 seconds of the first one the day before."""
+    customers = [acme, *[make_accounts.customer(code=code, name=f"{code} Ltd") for code in ("bolt", "carbon")]]
+    for customer, seconds in zip(customers, ("6", "4", "1"), strict=True):
+        make.subject(f"of-{customer.code}", customer=customer)
+        make.ingested(
+            make.event(f"of-{customer.code}", subject=f"of-{customer.code}", time=DAY_15, seconds=seconds, region="eu")
+        )
+    make.ingested(make.event("before", subject="of-acme", time="2026-10-14T10:00:00Z", seconds="2", region="us"))
+    return customers
+
+
+DAY_15 = "2026-10-15T10:00:00Z"
+ALL = {"customer": "(all)", "first": "2026-10-15", "last": "2026-10-15", "time_zone": "UTC"}
+
+
+def test_all_customers_are_listed_by_what_they_used(three: list[Customer], analyst: Client) -> None:
+    answer = explore(analyst, **ALL)
+
+    shown, form = answer.context["shown"], answer.context["form"]
+    assert (form.is_by_customer, form.meter.code) == (True, "gpu")
+    assert [(row.customer.code, row.quantity) for row in shown.rows] == [("acme", 6), ("bolt", 4), ("carbon", 1)]
+    assert (shown.all_of.quantity, shown.more_rows, shown.is_stacked) == (11, 0, True)
+    assert shown.chart.names == ("acme Acme Robotics Ltd", "bolt bolt Ltd", "carbon carbon Ltd")
+    assert "all customers" in answer.text
+
+
+def test_without_any_choice_all_customers_see_the_month_of_the_latest_usage(
+    three: list[Customer], analyst: Client
+) -> None:
+    form = explore(analyst, customer="(all)").context["form"]
+
+    assert (form.first_on, form.last_on, form.is_by_customer) == ("2026-10-01", "2026-10-31", True)
+
+
+def test_customers_are_compared_with_the_period_before(three: list[Customer], analyst: Client) -> None:
+    shown = explore(analyst, **ALL, compare="1").context["shown"]
+
+    assert [(row.before, row.change) for row in shown.rows] == [(2, Decimal("200.0")), (0, None), (0, None)]
+
+
+def test_only_the_customers_with_the_most_are_listed_and_it_is_said(
+    three: list[Customer], analyst: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usage_explorer, "GROUPS_LISTED", 2)
+    monkeypatch.setattr(usage_explorer, "GROUPS_DRAWN", 1)
+
+    answer = explore(analyst, **ALL)
+
+    shown = answer.context["shown"]
+    assert [row.customer.code for row in shown.rows] == ["acme", "bolt"]
+    assert shown.all_of.quantity == 11
+    assert len(shown.chart.names) == 1
+    assert "there are more customers" in answer.text
+    assert "1 largest customers are drawn" in answer.text
+
+
+def test_from_all_customers_a_way_leads_down_to_events(three: list[Customer], analyst: Client) -> None:
+    by_region = explore(analyst, **ALL, group_by="region").context["shown"]
+    together = explore(analyst, **ALL, group_by="").context["shown"]
+
+    by_customer = analyst.get(next(row.url for row in by_region.rows if row.label == "eu")).context["shown"]
+    of_bolt = next(row for row in by_customer.rows if row.customer.code == "bolt")
+    events = analyst.get(of_bolt.url).context["found"].events
+    alone = analyst.get(of_bolt.customer_url).context["shown"]
+    hours = analyst.get(by_customer.chart.data["links"][0]).context
+
+    assert together.total.quantity == 11
+    assert [event.id for event in events] == ["of-bolt"]
+    assert (alone.question.customer.code, alone.total.quantity) == ("bolt", 4)
+    assert (hours["form"].grain, hours["form"].first_on, hours["shown"].all_of.quantity) == ("hour", "2026-10-15", 11)
+
+
+@pytest.mark.parametrize(
+    ("group_by", "expected"),
+    [
+        ("(customer)", [("acme", "6"), ("bolt", "4"), ("carbon", "1")]),
+        ("region", [("(all)", "11")]),
+        ("", [("(all)", "11")]),
+    ],
+)
+def test_all_customers_are_exported(
+    three: list[Customer], analyst: Client, group_by: str, expected: list[tuple[str, str]]
+) -> None:
+    file = explore(analyst, **ALL, group_by=group_by, format="csv")
+    parquet = explore(analyst, **ALL, group_by=group_by, format="parquet")
+
+    rows = list(csv.DictReader(StringIO(file.content.decode())))
+    assert sorted((row["customer"], row["quantity"]) for row in rows) == expected
+    assert "usage-all-gpu.csv" in file["Content-Disposition"]
+    assert [str(row["quantity"]) for row in pq.read_table(BytesIO(parquet.content)).to_pylist()] == [
+        row["quantity"] for row in rows
+    ]
+
+
+def test_every_aggregation_compares_customers_and_joins_them(acme: Customer, analyst: Client) -> None:
+    for aggregation in Meter.Aggregation.values:
+        make.meter(code=aggregation, aggregation=aggregation, dimensions=["region"])
+    make.subject("of-bolt", customer=make_accounts.customer(code="bolt"))
+    make.ingested(*[make.event(seconds="3", region=region) for region in ("eu", "us")])
+    make.ingested(make.event(seconds="3", region="eu", subject="of-bolt"))
+
+    found = {}
+    for aggregation in Meter.Aggregation.values:
+        shown = explore(analyst, **ALL, meter=aggregation).context["shown"]
+        found[aggregation] = (*[row.quantity for row in shown.rows], shown.all_of.quantity)
+
+    # Of acme, of bolt, and of both: a value that both saw is one, and the percentile is that of what both added up to.
+    assert found == {
+        "sum": (6, 3, 9),
+        "count": (2, 1, 3),
+        "min": (3, 3, 3),
+        "max": (3, 3, 3),
+        "latest": (3, 3, 3),
+        "unique": (1, 1, 1),
+        "gauge": (81, Decimal("40.5"), Decimal("121.5")),
+        "p95": (0, 0, 0),
+    }
+
+
+def test_fifty_customers_take_the_queries_of_three(three: list[Customer], analyst: Client) -> None:
+    counts = []
+    for number in (0, 50):
+        for index in range(number):
+            make.subject(f"s{index}", customer=make_accounts.customer(code=f"c{index:03}"))
+        make.ingested(*[make.event(f"e{index}", subject=f"s{index}", time=DAY_15) for index in range(number)])
+        explore(analyst, **ALL)
+        with CaptureQueriesContext(connection) as queries:
+            shown = explore(analyst, **ALL, compare="1").context["shown"]
+        counts.append(len(queries))
+        assert len(shown.rows) == 3 + number
+
+    assert counts[0] == counts[1]
+
+
+def test_the_api_knows_no_question_about_all_customers(three: list[Customer], client: Client) -> None:
+    key = make_accounts.api_key("usage:read").secret
+    bearer = {"Authorization": f"Bearer {key}"}
+    asked = {"meter": "gpu", "start": "2026-10-15", "end": "2026-10-16"}
+
+    of_all = client.get("/api/v1/usage", {**asked, "customer": "(all)"}, headers=bearer)
+    by_customer = client.get("/api/v1/usage", {**asked, "customer": "acme", "group_by": "(customer)"}, headers=bearer)
+
+    assert of_all.status_code == HTTPStatus.NOT_FOUND
+    assert by_customer.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
 
 
 def test_every_aggregation_can_be_looked_at(acme: Customer, analyst: Client) -> None:

@@ -15,7 +15,7 @@ from pytest_django import Settings
 
 from accounts.access import Role
 from metering import rollups
-from metering.models import ArchivedMonth, LegalHold, UsageErasure
+from metering.models import ArchivedMonth, LegalHold, Meter, UsageErasure
 from metering.retention import legal_holds, partitions, retention
 from metering.retention.retention_jobs import work
 from tests import make_accounts
@@ -112,6 +112,43 @@ def test_each_state_offers_its_next_step_and_says_of_how_many_events() -> None:
     assert "Drop the table of August 2024: 2 events?" in detached
     assert "Bring back August 2024: 2 events?" in dropped
     assert "In the archive only" in dropped
+
+
+@pytest.mark.usefixtures("_august")
+def test_whoever_asks_for_events_of_an_archived_month_is_told_where_they_are() -> None:
+    make.ingested(make.event("september", time="2024-09-01T00:00:00Z"), at=datetime(2024, 9, 2, tzinfo=UTC))
+    asked: dict[str, Any] = {"month": AUGUST, "actor": SYSTEM, "at": LATER}
+    retention.plan_archive(**asked)
+    work(at=LATER)
+    client = signed_in(Role.SUPPORT)
+    bearer = {"Authorization": f"Bearer {make_accounts.api_key('usage:read').secret}"}
+    both = {"customer": "anna", "start": "2024-08-01", "end": "2024-10-01", "time_zone": "UTC"}
+
+    def told(**words: str) -> tuple[list[str], list[dict[str, str]]]:
+        body = client.get("/api/v1/events", {**both, **words}, headers=bearer).json()
+        return [each["id"] for each in body["events"]], body["archived"]
+
+    before = told()
+    retention.detach_month(**asked)
+    after = told()
+    only_september = told(start="2024-09-01")
+    page = words(client.get("/usage/explorer/events/", {**both, "end": "2024-09-01"}))
+    usage = client.get("/api/v1/usage", {**both, "meter": Meter.objects.get().code}, headers=bearer).json()
+
+    assert before == (["a1", "a2", "september"], [])
+    assert after[0] == ["september"]
+    assert after[1] == [
+        {
+            "month": "2024-08",
+            "start": "2024-08-01T00:00:00Z",
+            "end": "2024-09-01T00:00:00Z",
+            "archived_at": "2026-11-20T09:00:00Z",
+        }
+    ]
+    assert only_september == (["september"], [])
+    assert "The events are in the archive" in page
+    assert "bring them back" in page
+    assert [row["quantity"] for row in usage["rows"]] == ["3"]
 
 
 def test_a_step_that_is_refused_is_said() -> None:

@@ -216,6 +216,9 @@ def test_events_are_read_as_they_came_page_by_page_while_others_come_in(acme: Cu
         "data": {"seconds": "1.50"},
         "state": "counted",
         "amended_by": [],
+        "late": False,
+        "correction": None,
+        "stands_in_by": None,
     }
 
 
