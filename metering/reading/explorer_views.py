@@ -15,12 +15,12 @@ from django.views.decorators.http import require_GET
 from accounts.access import Permission
 from accounts.errors import CountinghouseError
 from accounts.pages import Crumb, StaffRequest, csv_answer, fragment, page, staff_page
-from metering.reading import explorer_form, usage_explorer
-from metering.retention import retention
-from metering.reading.event_list import EventQuestion, cursor_text, list_events, read_cursor
 from metering.models import Meter
+from metering.reading import explorer_form, usage_explorer
+from metering.reading.event_list import EventQuestion, cursor_text, list_events, read_cursor
 from metering.reading.usage_explorer import Addresses
 from metering.reading.usage_questions import ABSENT, UsageQuestion, customer_asked, period_asked, zone_asked
+from metering.retention import retention
 
 EVENTS_SHOWN = 100
 

@@ -30,8 +30,6 @@ from metering.reading.event_list import (
     list_events,
     read_cursor,
 )
-from metering.models import Meter
-from metering.retention.retention import AwayMonth, archived_months
 from metering.reading.usage_questions import (
     UsageAnswer,
     UsageQuestion,
@@ -41,6 +39,7 @@ from metering.reading.usage_questions import (
     read_question,
     zone_asked,
 )
+from metering.retention.retention import AwayMonth, archived_months
 
 _EVENTS_A_PAGE = 100
 _DATA = ("data[", "]")

@@ -17,8 +17,8 @@ from django.urls import reverse
 
 from accounts.access import Role
 from accounts.models import Customer
-from metering.reading import usage_explorer
 from metering.models import Meter
+from metering.reading import usage_explorer
 from tests import make_accounts
 from tests import make_metering as make
 
