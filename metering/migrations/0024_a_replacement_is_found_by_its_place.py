@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('metering', '0022_what_an_erasure_takes_besides'),
+        ('metering', '0023_usage_backfills'),
     ]
 
     operations = [
