@@ -102,15 +102,21 @@ def subject_of(customer: Customer) -> str:
 
 
 def use(
-    shop: Shop, customer: Customer, quantity: str, *, on: datetime, sku: str = "", event_type: str = ""
+    shop: Shop,
+    customer: Customer,
+    quantity: str,
+    *,
+    on: datetime,
+    sku: str = "",
+    event_type: str = "",
+    event_id: str = "",
 ) -> IngestResult:
     """Let one event of usage come in, in a batch of its own."""
-    number = next(_number)
     return ingestion.ingest(
         events=[
             {
                 "specversion": "1.0",
-                "id": f"event-{number}",
+                "id": event_id or f"event-{next(_number)}",
                 "source": "tests",
                 "type": event_type or shop.meter.event_type,
                 "subject": subject_of(customer),

@@ -1,8 +1,9 @@
 """Whatever happens in whatever order, a customer pays for each period what all its usage costs, rounded once.
 
-Hypothesis plays months of a small company against the real database: usage on time and late, drafts thrown away,
-rejections, cancelled months, prices and contracts that change. At the end everything is billed, and what each customer
-was billed is compared with a model that knows nothing of runs: it adds up the usage of a period and rates it.
+Hypothesis plays months of a small company against the real database: usage on time and late, voided, replaced and
+counted again, drafts thrown away, rejections, cancelled months, prices and contracts that change. At the end everything
+is billed, and what each customer was billed is compared with a model that knows nothing of runs: it adds up the usage
+of a period and rates it.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from billing import bill_runs, issuing
 from billing.invariants import RULES
 from billing.models import BillRun, BillRunItem, Invoice, InvoiceLine, UnbilledUsage
 from metering import attribution, rollups
+from metering.models import UsageCorrection
 from pricing import contracts
 from pricing.money import minor_unit_exponent
-from tests import make_accounts, make_pricing
+from tests import make_accounts, make_corrections, make_pricing
 from tests import make_billing as make
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -61,13 +63,19 @@ class Prices:
     fee: Decimal
 
 
+Fact = tuple[datetime, Decimal]
+
+
 @dataclass
 class Account:
     """A customer with all that happened to it."""
 
     customer: Customer
     contracts: list[Terms] = field(default_factory=list)
-    events: list[tuple[datetime, Decimal]] = field(default_factory=list)
+    # What counts by now, by the id of the event that says so.
+    events: dict[str, Fact] = field(default_factory=dict)
+    # Each correction that stands, with the event that it was about, what that said, and the one in its place.
+    corrected: list[tuple[UsageCorrection, str, Fact, str | None]] = field(default_factory=list)
     # When each contract's month was drafted in a run that stands, by number of the month: its prices are those of then.
     drafted: dict[tuple[int, int], tuple[int, datetime]] = field(default_factory=dict)
 
@@ -98,7 +106,7 @@ def naive_total(account: Account, versions: list[Prices], months: int, places: i
             before = Decimal(0)
             for prices, (start, end) in zip(valid, pairwise(edges), strict=True):
                 begins, ends = max(start, midnight(day_one)), min(end, midnight(day_last))
-                used = [quantity for time, quantity in account.events if begins <= time < ends]
+                used = [quantity for time, quantity in account.events.values() if begins <= time < ends]
                 owed += rounded(cost(prices, before + sum(used)) - cost(prices, before))
                 before += sum(used)
                 if start <= midnight(day_one) < end:
@@ -124,6 +132,7 @@ class Company(RuleBasedStateMachine):
         self.accounts = [self.joins() for _ in range(3)]
         for account in self.accounts[:2]:
             self.signs(account, date(2026, 1, 1), None)
+        self.sent = 0
         self.month = 0
         self.run: BillRun | None = None
         self.runs: dict[int, BillRun] = {}
@@ -177,16 +186,49 @@ class Company(RuleBasedStateMachine):
     def sends_usage(self, who: int, when: tuple[int, int, int], quantity: Decimal) -> None:
         number, day, hour = when
         time = midnight(MONTHS[min(number, self.month)]) + timedelta(days=day, hours=hour)
-        assert make.use(self.shop, self.accounts[who].customer, str(quantity), on=time).accepted == 1
-        self.accounts[who].events.append((time, quantity))
+        self.uses(self.accounts[who], time, quantity)
+
+    def uses(self, account: Account, time: datetime, quantity: Decimal) -> None:
+        self.sent += 1
+        event_id = f"{account.customer.pk}-{self.sent}"
+        assert make.use(self.shop, account.customer, str(quantity), on=time, event_id=event_id).accepted == 1
+        account.events[event_id] = (time, quantity)
 
     @rule(which=st.integers(0, 50))
     def takes_usage_back(self, which: int) -> None:
         """Only of the customer whose contract never ends: a bill below zero waits for more to be billed."""
         account = self.accounts[0]
-        if account.events and (found := account.events[which % len(account.events)])[1] > 0:
-            assert make.use(self.shop, account.customer, str(-found[1]), on=found[0]).accepted == 1
-            account.events.remove(found)
+        if account.events:
+            time, quantity = account.events[sorted(account.events)[which % len(account.events)]]
+            self.uses(account, time, -quantity)
+
+    @rule(which=st.integers(0, 50), when=MOMENTS, quantity=st.one_of(st.none(), QUANTITIES))
+    def corrects_usage(self, which: int, when: tuple[int, int, int], quantity: Decimal | None) -> None:
+        """Void an event, or replace it by one of another quantity and time; of the same customer, as above."""
+        account = self.accounts[0]
+        if not account.events:
+            return
+        event_id = sorted(account.events)[which % len(account.events)]
+        number, day, hour = when
+        time = midnight(MONTHS[min(number, self.month)]) + timedelta(days=day, hours=hour)
+        changes = {} if quantity is None else {"quantity": str(quantity), "time": time.isoformat()}
+        named = make_corrections.named(event_id, source="tests", **changes)
+        correction = make_corrections.applied(make_corrections.drafted(named, at=self.tick()), at=self.tick())
+        before, successor = account.events.pop(event_id), None
+        if quantity is not None:
+            successor = f"{event_id}#{correction.pk}"
+            account.events[successor] = (time, quantity)
+        account.corrected.append((correction, event_id, before, successor))
+
+    @precondition(lambda self: self.accounts[0].corrected)
+    @rule()
+    def reverts_the_newest_correction(self) -> None:
+        account = self.accounts[0]
+        correction, event_id, before, successor = account.corrected.pop()
+        make_corrections.reverted(correction, at=self.tick())
+        account.events[event_id] = before
+        if successor is not None:
+            del account.events[successor]
 
     @rule()
     def folds(self) -> None:
@@ -329,8 +371,7 @@ class Company(RuleBasedStateMachine):
     def uses_much(self, number: int) -> None:
         """Enough to lift a bill that stood below zero because usage was taken back, and for a bill each month."""
         time = midnight(MONTHS[number]) + timedelta(days=1)
-        make.use(self.shop, self.accounts[0].customer, "10000", on=time)
-        self.accounts[0].events.append((time, Decimal(10000)))
+        self.uses(self.accounts[0], time, Decimal(10000))
 
     def teardown(self) -> None:
         if not hasattr(self, "shop"):
@@ -351,7 +392,10 @@ def assert_every_event_is_billed_or_listed(shop: make.Shop) -> None:
             """
             SELECT event.customer_id, count(*) FROM usage_event event
             JOIN accounts_customer customer ON customer.id = event.customer_id
-            WHERE customer.legal_entity_id = %s GROUP BY 1
+            WHERE customer.legal_entity_id = %s AND 1 = cardinality(event.series_ids) + coalesce((
+                SELECT sum(sign) FROM usage_amendment amendment WHERE amendment.key = event.key
+            ), 0)
+            GROUP BY 1
             """,
             [shop.entity.pk],
         )
@@ -360,7 +404,7 @@ def assert_every_event_is_billed_or_listed(shop: make.Shop) -> None:
         lines = InvoiceLine.objects.filter(invoice__customer=customer_id, invoice__status="issued")
         listed = UnbilledUsage.objects.filter(customer=customer_id).exclude(run__status="cancelled")
         found = [each.aggregate(events=Sum("event_count"))["events"] or 0 for each in (lines, listed)]
-        assert sum(found) == events, f"{events} events came in; billed and listed are {found}"
+        assert sum(found) == events, f"{events} events count; billed and listed are {found}"
 
 
 def assert_all_rules_hold() -> None:
