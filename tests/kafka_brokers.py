@@ -10,12 +10,23 @@ from contextlib import contextmanager
 from confluent_kafka import Producer
 
 # The cluster lives inside of a client and ends with it. A topic is made, with four partitions, when it is first named.
+# Its brokers let a new group wait three seconds for more members, and only the library itself can tell them otherwise.
 _HOLD = """
-import sys
-from confluent_kafka import Producer
-holder = Producer({"bootstrap.servers": "", "test.mock.num.brokers": int(sys.argv[1]), "log_level": 0})
-brokers = holder.list_topics(timeout=20).brokers.values()
-print(",".join(f"{broker.host}:{broker.port}" for broker in brokers), flush=True)
+import ctypes, sys
+from confluent_kafka import cimpl
+library = ctypes.CDLL(cimpl.__file__)
+for name in ("conf_new", "new", "handle_mock_cluster"):
+    getattr(library, "rd_kafka_" + name).restype = ctypes.c_void_p
+library.rd_kafka_mock_cluster_bootstraps.restype = ctypes.c_char_p
+pointer = ctypes.c_void_p
+fault = ctypes.create_string_buffer(512)
+settings = pointer(library.rd_kafka_conf_new())
+for name, value in ((b"test.mock.num.brokers", sys.argv[1].encode()), (b"log_level", b"0")):
+    assert library.rd_kafka_conf_set(settings, name, value, fault, ctypes.c_size_t(512)) == 0, fault.value
+holder = pointer(library.rd_kafka_new(0, settings, fault, ctypes.c_size_t(512)))
+cluster = pointer(library.rd_kafka_handle_mock_cluster(holder))
+library.rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, ctypes.c_int32(200))
+print(library.rd_kafka_mock_cluster_bootstraps(cluster).decode(), flush=True)
 sys.stdin.read()
 """
 PARTITIONS = 4

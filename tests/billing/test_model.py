@@ -41,6 +41,8 @@ MONTHS = [date(2026, 10, 1), date(2026, 11, 1), date(2026, 12, 1), date(2027, 1,
 LAST = len(MONTHS) - 3  # the two months after the last are for what comes late in it
 QUANTITIES = st.decimals(min_value="0.001", max_value="90", places=3)
 MOMENTS = st.tuples(st.integers(0, LAST), st.integers(0, 27), st.integers(0, 23))
+# When usage comes in and is corrected, so that none of it is ahead of its time; which bill sees it does not follow it.
+AFTERWARDS = datetime(2027, 6, 1, tzinfo=UTC)
 
 
 @dataclass
@@ -213,7 +215,7 @@ class Company(RuleBasedStateMachine):
         time = midnight(MONTHS[min(number, self.month)]) + timedelta(days=day, hours=hour)
         changes = {} if quantity is None else {"quantity": str(quantity), "time": time.isoformat()}
         named = make_corrections.named(event_id, source="tests", **changes)
-        correction = make_corrections.applied(make_corrections.drafted(named, at=self.tick()), at=self.tick())
+        correction = make_corrections.applied(make_corrections.drafted(named, at=AFTERWARDS), at=AFTERWARDS)
         before, successor = account.events.pop(event_id), None
         if quantity is not None:
             successor = f"{event_id}#{correction.pk}"
@@ -225,7 +227,7 @@ class Company(RuleBasedStateMachine):
     def reverts_the_newest_correction(self) -> None:
         account = self.accounts[0]
         correction, event_id, before, successor = account.corrected.pop()
-        make_corrections.reverted(correction, at=self.tick())
+        make_corrections.reverted(correction, at=AFTERWARDS)
         account.events[event_id] = before
         if successor is not None:
             del account.events[successor]

@@ -32,8 +32,8 @@ from tests.kafka_brokers import PARTITIONS, Sender, running_brokers
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.xdist_group("kafka")]
 
-# A reader that is gone is missed after four seconds, not 45. The brokers themselves let a new group wait for three.
-QUICK = "session.timeout.ms=4000\nheartbeat.interval.ms=200\n\n# for tests\nclient.id = quick\n"
+# A reader that is gone is missed after two seconds, not 45.
+QUICK = "session.timeout.ms=2000\nheartbeat.interval.ms=200\n\n# for tests\nclient.id = quick\n"
 LONGEST_SECONDS = 60
 
 
