@@ -16,7 +16,7 @@ from accounts.access import Actor, Permission
 from accounts.charts import Chart, chart
 from accounts.models import AuditEntry
 from billing.models import BillRun, BillRunItem, Invoice, InvoiceDelivery, InvoiceDocument
-from metering.models import QuarantinedEvent
+from metering.models import QuarantinedEvent, UsageCorrection, UsageFile
 from pricing.models import PriceBookVersion
 from pricing.money import ZERO
 from pricing.price_texts import amount_text
@@ -26,6 +26,8 @@ MONTHS_SHOWN = 12
 ENTRIES_READ = 400
 # A document or a mail that is this late is worth a look; until then the workers are at it.
 PATIENCE = timedelta(minutes=5)
+# A file that failed is mended by then, or never: what was mended is another file.
+_FAILED_LATELY = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Task:
 
 def tasks(actor: Actor, *, at: datetime) -> list[Task]:
     """Return what waits for this person, only what there is some of."""
-    found = [*_approvals(actor), *_pricing(actor), *_runs(actor), *_usage(actor), *_sending(actor, at)]
+    found = [*_approvals(actor), *_pricing(actor), *_runs(actor), *_usage(actor, at), *_sending(actor, at)]
     return [task for task in found if task.count]
 
 
@@ -83,10 +85,19 @@ def _run_url(runs: QuerySet[BillRun]) -> str:
     return reverse("billing:run", args=[newest.pk]) if newest else reverse("billing:runs")
 
 
-def _usage(actor: Actor) -> Iterator[Task]:
+def _usage(actor: Actor, at: datetime) -> Iterator[Task]:
     if actor.may(Permission.RELEASE_QUARANTINE) or actor.may(Permission.EDIT_METERS):
         waiting = QuarantinedEvent.objects.filter(status=QuarantinedEvent.Status.OPEN).count()
         yield Task("Events in quarantine", waiting, "not counted until mended", reverse("metering:quarantine"))
+    if actor.may(Permission.LOAD_USAGE):
+        files = UsageFile.objects.filter(state=UsageFile.State.FAILED, finished_at__gt=at - _FAILED_LATELY).count()
+        yield Task("Files that failed", files, "usage of the last week", reverse("metering:files"), is_fault=True)
+        ready = UsageFile.objects.filter(state=UsageFile.State.WAITING).count()
+        yield Task("Files to start", ready, "sent, not loaded yet", reverse("metering:files"))
+    if actor.may(Permission.CORRECT_USAGE):
+        drafts = UsageCorrection.objects.filter(status="draft", requested_by_id=actor.user_id).count()
+        page = f"{reverse('metering:corrections')}?status=draft"
+        yield Task("Corrections to finish", drafts, "your drafts: submit or drop them", page)
 
 
 def _sending(actor: Actor, at: datetime) -> Iterator[Task]:

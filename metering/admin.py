@@ -5,14 +5,19 @@ Events are not here but behind the totals that they make: a list of millions is 
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
+from urllib.parse import urlencode
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.postgres.forms import SimpleArrayField
 from django.db.models import Model
 from django.http import HttpRequest
+from django.urls import reverse
 from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+from django.utils.html import format_html
 from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesDropdownFilter
 from unfold.widgets import UnfoldAdminSplitDateTimeWidget, UnfoldAdminTextInputWidget
 
@@ -22,7 +27,7 @@ from accounts.pages import actor_of
 from metering import attribution
 from metering.files.file_admin import UsageFileMappingAdmin
 from metering.meters import meters
-from metering.models import Meter, RefusedEvent, SubjectAssignment, UsageBatch, UsageFileMapping
+from metering.models import Meter, QuarantinedEvent, RefusedEvent, SubjectAssignment, UsageBatch, UsageFileMapping
 
 
 class MeterForm(ReasonForm):
@@ -135,6 +140,8 @@ class AssignmentForm(ReasonForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if isinstance(start := self.initial.get("starts_at"), str):
+            self.initial["starts_at"] = _moment(start)
         if self.instance.pk is not None:
             del self.fields["name"], self.fields["starts_at"]
             self.initial["ends_at"] = self.instance.valid_during.upper
@@ -185,7 +192,7 @@ class SubjectAssignmentAdmin(RecordAdmin):
                 actor=actor_of(request),
                 at=timezone.now(),
             )
-        return attribution.assign_subject(
+        assigned = attribution.assign_subject(
             name=typed["name"],
             customer_id=obj.customer_id,
             starts_at=typed["starts_at"],
@@ -193,6 +200,26 @@ class SubjectAssignmentAdmin(RecordAdmin):
             actor=actor_of(request),
             at=timezone.now(),
         )
+        _say_what_waits(request, typed["name"])
+        return assigned
+
+
+def _moment(text: str) -> datetime | None:
+    """Read a moment of an address; anything else is none."""
+    try:
+        return parse_datetime(text)
+    except ValueError:
+        return None
+
+
+def _say_what_waits(request: HttpRequest, subject: str) -> None:
+    """Lead on to the events that waited to know whose the subject is."""
+    rule = {"reason": QuarantinedEvent.Reason.UNKNOWN_SUBJECT.value, "subject": subject}
+    waiting = QuarantinedEvent.objects.filter(status=QuarantinedEvent.Status.OPEN, **rule).count()
+    if waiting:
+        address = f"{reverse('metering:quarantine-rule')}?{urlencode(rule)}"
+        words = "1 event waits" if waiting == 1 else f"{waiting:,} events wait"
+        messages.warning(request, format_html('{} in quarantine for it. <a href="{}">Release them</a>', words, address))
 
 
 @admin.register(UsageBatch)

@@ -63,6 +63,7 @@ def quarantine_group(request: StaffRequest) -> HttpResponseBase:
         key=key,
         status=status,
         remedy=quarantine_overview.REMEDIES[key.reason],
+        earliest=quarantine_overview.earliest_of(key, status=status),
         rows=page_of(request, quarantine_overview.events_of(key, status=status)),
     )
 

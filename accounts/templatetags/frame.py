@@ -70,7 +70,7 @@ _TONES: Mapping[str, str] = {
 
 
 _AMOUNT = re.compile(r"-?\d+\.\d+")
-_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d.*[+-]\d\d:\d\d$")
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d.*(?:Z|[+-]\d\d:\d\d)$")
 _SEAMS = re.compile(r"(?<=[./:_-])(?=[^./:_-])")
 
 

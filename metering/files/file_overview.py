@@ -12,7 +12,7 @@ from accounts.access import Actor
 from metering.files import file_content, file_preview, mapping_form, usage_files
 from metering.files.file_preview import FilePreview
 from metering.files.mapping_form import Column
-from metering.models import RefusedEvent, UsageFile, UsageFileMapping, UsageFileRefusal
+from metering.models import Meter, RefusedEvent, UsageFile, UsageFileMapping, UsageFileRefusal
 from metering.sources.guessing import TableGuess, guess_table
 from metering.sources.layouts import FileFormat
 from metering.sources.loading import MOST_LISTED
@@ -31,6 +31,7 @@ class FileLayout:
     guess: TableGuess | None
     lines: list[tuple[str, str]]
     suggested_name: str
+    types: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class BatchSpan:
 
 def files() -> QuerySet[UsageFile]:
     """Return every file that was sent to its end, the newest first; discarded ones are left out."""
-    return UsageFile.objects.exclude(state__in=[State.DISCARDED, State.RECEIVING]).select_related("mapping")
+    return UsageFile.objects.exclude(state__in=[State.DISCARDED, State.RECEIVING]).select_related("mapping", "sent_by")
 
 
 def layout_of(file: UsageFile, *, columns: Sequence[Column] = (), header: bool | None = None) -> FileLayout:
@@ -79,6 +80,7 @@ def layout_of(file: UsageFile, *, columns: Sequence[Column] = (), header: bool |
         guess=guess,
         lines=mapping_lines(file),
         suggested_name=file.name.partition(".")[0].replace("_", " ").strip()[:100],
+        types=list(Meter.objects.order_by("event_type").values_list("event_type", flat=True).distinct()),
     )
 
 

@@ -135,6 +135,12 @@ def events_of(key: GroupKey, *, status: str) -> QuerySet[QuarantinedEvent]:
     ).order_by("time", "id")
 
 
+def earliest_of(key: GroupKey, *, status: str) -> datetime | None:
+    """Return the time of the first usage of a group."""
+    earliest: datetime | None = events_of(key, status=status).aggregate(time=Min("time"))["time"]
+    return earliest
+
+
 def open_ids(keys: list[GroupKey]) -> list[int]:
     """Return the ids of all events that wait in any of the groups."""
     wanted = Q(pk__in=[])

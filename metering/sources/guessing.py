@@ -95,7 +95,9 @@ def guess_table(stream: BinaryIO, file_format: FileFormat, *, header: bool | Non
     names = first_cells if has_header else [f"column {place}" for place in range(1, len(first_cells) + 1)]
     rows = records[1:] if has_header else records
     samples = [tuple(row[place] for row in rows if len(row) > place) for place in range(len(names))]
-    columns = _columns(names, samples) if has_header else _by_their_texts(_columns(names, samples))
+    columns = _columns(names, samples)
+    if all(column.role != "time" for column in columns):
+        columns = _by_their_texts(columns)
     texts = [text for column in samples for text in column]
     return TableGuess(
         columns=columns,
@@ -113,7 +115,7 @@ def _is_no_name(cell: str) -> bool:
 
 
 def _by_their_texts(columns: tuple[ColumnGuess, ...]) -> tuple[ColumnGuess, ...]:
-    """Of columns without names, take the first that holds times for the time."""
+    """Where no column is named for the time, take the first that holds times."""
     for place, column in enumerate(columns):
         texts = [text.strip() for text in column.samples]
         if column.role == "text" and texts and all(map(_is_no_name, texts)):

@@ -42,7 +42,7 @@ def test_a_meter_is_previewed_defined_and_back_filled(world: World, sit_down: Si
     pia.page.locator("#p-last").fill(last.isoformat())
     pia.sees("reads no value", "quantity", within="#meter-preview")
     pia.page.get_by_label("Name of the value in the event's data").fill("quantity")
-    pia.page.get_by_label("Kept apart by").fill("sku")
+    pia.page.get_by_label("Split by (dimensions)").fill("sku")
     pia.sees("of 20 stored and 0 in quarantine", world.bolt.name, "5 hours", "sku: h100", within="#meter-preview")
     faults = pia.faults(picture="meters/preview")
     pia.press("Define the meter", within="main")

@@ -60,7 +60,7 @@ def test_the_list_says_in_words_what_each_meter_counts(manager: Client, shop: Cu
     shown = text_of(manager, "/usage/meters/")
 
     assert meter.name in shown
-    assert "Adds up “seconds” of gpu.used events where “spot” is true, apart by “region”." in shown
+    assert "Adds up “seconds” of gpu.used events where “spot” is true, split by “region”." in shown
 
 
 def test_the_list_is_filtered(manager: Client) -> None:

@@ -137,3 +137,20 @@ def test_a_list_of_fifty_batches_takes_as_many_queries_as_one_and_counts_no_furt
     counting = [query["sql"] for query in queries if "COUNT(*)" in query["sql"] and "usagebatch" in query["sql"]]
     assert counting
     assert all("LIMIT 10001" in sql for sql in counting)
+
+
+def test_the_start_of_a_subject_can_be_filled_in_by_an_address_and_what_waits_for_it_is_said() -> None:
+    make.meter()
+    make.ingested(make.event(subject="stray"))
+    customer = make_accounts.customer()
+    client, _ = signed_in(Role.FINANCE_ANALYST)
+    add = "/admin/metering/subjectassignment/add/"
+
+    form = client.get(add, {"name": "stray", "starts_at": "2026-10-15T10:30:00+00:00"}).text
+    sent = {"name": "stray", "customer": customer.pk, "starts_at_0": "2026-10-15", "starts_at_1": "10:30:00"}
+    answer = client.post(add, {**sent, "ends_at_0": "", "ends_at_1": ""}, follow=True)
+
+    assert 'value="2026-10-15"' in form
+    assert 'value="10:30:00"' in form
+    assert "1 event waits in quarantine for it" in answer.text
+    assert client.get(add, {"starts_at": "soon"}).status_code == 200
