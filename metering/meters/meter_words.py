@@ -48,8 +48,8 @@ EXPLAINED: Final[Mapping[str, AggregationWords]] = {
     Aggregation.P95: AggregationWords(
         "95th percentile of 5-minute totals",
         "Adds up each five minutes of the billing period, drops the highest 5 % of them, and takes the highest that is"
-        " left. Five minutes without usage are zero. The quantity is what was used in five minutes, not a rate: 75 MB in"
-        " five minutes are 2 Mbit/s.",
+        " left. Five minutes without usage are zero. The quantity is what was used in five minutes, not a rate: 75 MB"
+        " in five minutes are 2 Mbit/s.",
         "burstable bandwidth",
     ),
 }
