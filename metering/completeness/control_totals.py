@@ -127,7 +127,8 @@ def _by_key(statements: Sequence[Statement], *, at: datetime) -> dict[_Key, Stat
     if len(statements) > MAX_STATEMENTS:
         msg = f"{len(statements):,} statements at once; at most {MAX_STATEMENTS:,} are taken."
         raise ControlTotalsInvalid(msg)
-    codes = {statement.meter for statement in statements if statement.meter is not None}
+    # No meter's code holds what cannot be printed, and a NUL could not even be asked for.
+    codes = {statement.meter for statement in statements if statement.meter and statement.meter.isprintable()}
     meters = {meter.code: meter for meter in Meter.objects.filter(code__in=codes)}
     wanted: dict[_Key, Statement] = {}
     for position, statement in enumerate(statements):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Final
@@ -17,8 +17,7 @@ from metering.meters.meters import dimensions_of
 from metering.models import Meter
 from metering.reading.quantities import BY_CUSTOMER
 from metering.reading.usage_questions import ABSENT, ALL_CUSTOMERS, UsageQuestion, customer_asked, question_about
-
-Words = Mapping[str, Sequence[str]]
+from metering.reading.words import Words
 
 VALUES_OFFERED: Final = 200
 CUSTOMERS_OFFERED: Final = 300
@@ -68,22 +67,22 @@ class Form:
 
 def form_of(words: Words, *, at: datetime) -> Form:
     """Read what is chosen; what is not is chosen here: the meter and the month of the latest usage, and days."""
-    customer_text = _one(words, "customer")
+    customer_text = words.one("customer")
     customer = _customer(customer_text)
     meters = list(Meter.objects.order_by("name"))
-    meter = next((each for each in meters if each.code == _one(words, "meter")), None)
+    meter = next((each for each in meters if each.code == words.one("meter")), None)
     is_of_all = customer_text == ALL_CUSTOMERS
     if meter is None and (customer or is_of_all) and meters:
         meter = _meter_in_use(customer, meters)
-    time_zone = _one(words, "time_zone") or _time_zone(customer, is_of_all=is_of_all)
-    first_on, last_on = _one(words, "first"), _one(words, "last")
+    time_zone = words.one("time_zone") or _time_zone(customer, is_of_all=is_of_all)
+    first_on, last_on = words.one("first"), words.one("last")
     # Without a customer the days stay open, and become those of its latest usage once it is chosen.
     if (customer or is_of_all) and not (first_on and last_on):
         first_on, last_on = _latest_month(customer, meter, time_zone, at)
     names = sorted(dimensions_of([meter.pk]).get(meter.pk, ())) if meter else []
-    grain = _one(words, "window")
+    grain = words.one("window")
     groups = [*([(BY_CUSTOMER, "customer")] if is_of_all else []), *((name, name) for name in names)]
-    group_by = _one(words, "group_by") if "group_by" in words or not is_of_all else BY_CUSTOMER
+    group_by = words.one("group_by") if words.several("group_by") or not is_of_all else BY_CUSTOMER
     return Form(
         customer=customer,
         customer_text=customer.code if customer else customer_text,
@@ -99,7 +98,7 @@ def form_of(words: Words, *, at: datetime) -> Form:
         group_by=group_by if group_by in dict(groups) else "",
         groups=groups,
         dimensions=_choices(words, customer, meter, names),
-        compares=_one(words, "compare") == "1",
+        compares=words.one("compare") == "1",
     )
 
 
@@ -109,7 +108,7 @@ def question_of(form: Form) -> UsageQuestion:
     Raises: CustomerUnknown, and what `usage_questions.question_about` raises.
     """
     customer = None if form.is_of_all else customer_asked(form.customer_text, own_customer_id=None)
-    return question_about(customer, words_of(form))
+    return question_about(customer, Words(words_of(form)))
 
 
 def words_of(form: Form) -> dict[str, list[str]]:
@@ -210,7 +209,7 @@ def _choices(words: Words, customer: Customer | None, meter: Meter | None, names
         for name, value in _of_series(_DIMENSIONS, customer, meter.pk, names=list(names), absent=ABSENT):
             offered[str(name)].append(str(value))
     return [
-        Choice(name, offered[name][:VALUES_OFFERED], [value for value in words.get(f"filter[{name}]", ()) if value])
+        Choice(name, offered[name][:VALUES_OFFERED], [value for value in words.several(f"filter[{name}]") if value])
         for name in names
     ]
 
@@ -220,8 +219,3 @@ def _day_after(text: str) -> str:
         return (date.fromisoformat(text) + timedelta(days=1)).isoformat()
     except (ValueError, OverflowError):
         return text
-
-
-def _one(words: Words, name: str) -> str:
-    values = words.get(name, ())
-    return values[-1].strip() if values else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 
 import pyarrow as pa
@@ -15,11 +15,11 @@ from django.views.decorators.http import require_GET
 from accounts.access import Permission
 from accounts.errors import CountinghouseError
 from accounts.pages import Crumb, StaffRequest, csv_answer, fragment, page, staff_page
-from metering.models import Meter
 from metering.reading import explorer_form, usage_explorer
-from metering.reading.event_list import EventQuestion, cursor_text, list_events, read_cursor
+from metering.reading.event_list import cursor_text, list_events, read_cursor
 from metering.reading.usage_explorer import Addresses
-from metering.reading.usage_questions import ABSENT, UsageQuestion, customer_asked, period_asked, zone_asked
+from metering.reading.usage_questions import UsageQuestion, read_events_asked
+from metering.reading.words import Words
 from metering.retention import retention
 
 EVENTS_SHOWN = 100
@@ -30,7 +30,7 @@ EVENTS_SHOWN = 100
 def explorer(request: StaffRequest) -> HttpResponseBase:
     """Show usage as the address asks for it; as a CSV or Parquet file too. HTMX is given the part that changes."""
     at = timezone.now()
-    form = explorer_form.form_of(_words(request), at=at)
+    form = explorer_form.form_of(Words(dict(request.GET.lists())), at=at)
     shown, problem = None, ""
     if form.customer_text and (form.meter or not form.customer):
         try:
@@ -58,25 +58,15 @@ def explorer(request: StaffRequest) -> HttpResponseBase:
 @staff_page(Permission.VIEW_USAGE)
 def explorer_events(request: StaffRequest) -> HttpResponseBase:
     """List the raw events behind a bar or a group, page by page."""
-    words = _words(request)
-    events, period, customer, zone, problem = None, None, None, "UTC", ""
+    words = Words(dict(request.GET.lists()))
+    events, asked, problem = None, None, ""
     try:
-        customer = customer_asked(_one(words, "customer"), own_customer_id=None)
-        zone = zone_asked(_one(words, "time_zone"), customer)
-        meter_code, cursor = _one(words, "meter"), _one(words, "cursor")
-        period = period_asked(words, zone)
-        question = EventQuestion(
-            customer_id=customer.pk,
-            period=period,
-            type=_one(words, "type"),
-            source=_one(words, "source"),
-            event_id=_one(words, "id"),
-            meter_id=Meter.objects.filter(code=meter_code).values_list("pk", flat=True).first() if meter_code else None,
-            filters=_filters(words),
-        )
-        events = list_events(question, limit=EVENTS_SHOWN, after=read_cursor(cursor) if cursor else None)
+        asked = read_events_asked(words, own_customer_id=None)
+        cursor = words.one("cursor")
+        events = list_events(asked.question, limit=EVENTS_SHOWN, after=read_cursor(cursor) if cursor else None)
     except CountinghouseError as error:
         problem = str(error)
+    period = asked.question.period if asked else None
     following = cursor_text(events.following) if events and events.following else ""
     return page(
         request,
@@ -85,13 +75,13 @@ def explorer_events(request: StaffRequest) -> HttpResponseBase:
         crumbs=[Crumb("Usage explorer", reverse("metering:explorer"))],
         found=events,
         following=following,
-        zone=zone,
+        zone=asked.time_zone if asked else "UTC",
         period=period,
         archived=retention.archived_months(period.start, period.end) if period else [],
         problem=problem,
-        customer=customer,
-        words={key: values[-1] for key, values in words.items()},
-        hidden=[(key, value) for key, values in words.items() if key not in _TYPED for value in values],
+        customer=asked.customer if asked else None,
+        words=request.GET.dict(),
+        hidden=[(key, value) for key, values in request.GET.lists() if key not in _TYPED for value in values],
     )
 
 
@@ -122,20 +112,3 @@ def _column(values: Sequence[object]) -> pa.Array:
 
 def _cell(value: object) -> object:
     return value.isoformat() if hasattr(value, "isoformat") else value
-
-
-def _words(request: StaffRequest) -> dict[str, list[str]]:
-    return {name: request.GET.getlist(name) for name in request.GET}
-
-
-def _one(words: Mapping[str, Sequence[str]], name: str) -> str:
-    values = words.get(name, ())
-    return values[-1] if values else ""
-
-
-def _filters(words: Mapping[str, Sequence[str]]) -> dict[str, list[str | None]]:
-    return {
-        name[len("filter[") : -1]: [None if value == ABSENT else value for value in values]
-        for name, values in words.items()
-        if name.startswith("filter[") and name.endswith("]")
-    }

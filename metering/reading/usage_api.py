@@ -2,50 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
 from http import HTTPStatus
+from typing import Any
 
 import msgspec
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
-from django.views.decorators.http import require_GET, require_http_methods
+from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.api_keys import authenticate_api_key
 from accounts.errors import DetailsInvalid
 from accounts.models import ApiKey
+from accounts.pages import whole_number
 from metering.aggregations import quantity_unit
 from metering.counting import plain
 from metering.door.api import post_events
-from metering.errors import MeterUnknown
-from metering.models import Meter
 from metering.reading.event_list import (
     MAX_EVENTS_A_PAGE,
     EventPage,
-    EventQuestion,
     ListedEvent,
     cursor_text,
     list_events,
     read_cursor,
 )
-from metering.reading.usage_questions import (
-    UsageAnswer,
-    UsageQuestion,
-    answer,
-    customer_asked,
-    period_asked,
-    read_question,
-    zone_asked,
-)
+from metering.reading.usage_questions import UsageAnswer, UsageQuestion, answer, read_events_asked, read_question
+from metering.reading.words import Words
 from metering.retention.retention import AwayMonth, archived_months
 
 _EVENTS_A_PAGE = 100
-_DATA = ("data[", "]")
+_PERIOD = ("customer", "month", "start", "end", "time_zone")
+_OF_USAGE = ("meter", "window")
+_OF_EVENTS = ("type", "source", "id", "subject", "meter", "limit", "cursor")
 
 
-@require_GET
+@require_safe
 def get_usage(request: HttpRequest) -> HttpResponse:
     """Answer one meter's usage of one customer; 304 where the caller has the same figures already.
 
@@ -54,11 +48,13 @@ def get_usage(request: HttpRequest) -> HttpResponse:
     """
     at = timezone.now()
     key = _reader(request, at)
-    question = read_question(_words(request), own_customer_id=key.customer_id)
+    words = _words(request, _OF_USAGE, more_than_once=["group_by"], in_brackets={"filter": True})
+    question = read_question(words, own_customer_id=key.customer_id)
     body = _usage_body(question, answer(question, at=at))
     # When it was asked is no part of what is asked for: the same figures have the same tag.
     tag = f'"{blake2b(msgspec.json.encode(body), digest_size=16).hexdigest()}"'
-    if tag in [each.strip().removeprefix("W/") for each in request.headers.get("If-None-Match", "").split(",")]:
+    known = {each.strip().removeprefix("W/") for each in request.headers.get("If-None-Match", "").split(",")}
+    if not known.isdisjoint({tag, "*"}):
         response = HttpResponse(status=HTTPStatus.NOT_MODIFIED)
     else:
         body["data_as_of"] = _instant(at)
@@ -77,23 +73,9 @@ def events(request: HttpRequest) -> HttpResponse:
 
 def _get_events(request: HttpRequest) -> HttpResponse:
     key = _reader(request, timezone.now())
-    words = _words(request)
-    customer = customer_asked(_one(words, "customer"), own_customer_id=key.customer_id)
-    question = EventQuestion(
-        customer_id=customer.pk,
-        period=period_asked(words, zone_asked(_one(words, "time_zone"), customer)),
-        type=_one(words, "type"),
-        source=_one(words, "source"),
-        event_id=_one(words, "id"),
-        subject=_one(words, "subject"),
-        data={
-            name[len(_DATA[0]) : -1]: values[-1]
-            for name, values in words.items()
-            if name.startswith(_DATA[0]) and name.endswith(_DATA[1])
-        },
-        meter_id=_meter_id(_one(words, "meter")),
-    )
-    cursor = _one(words, "cursor")
+    words = _words(request, _OF_EVENTS, in_brackets={"filter": True, "data": False})
+    question = read_events_asked(words, own_customer_id=key.customer_id).question
+    cursor = words.one("cursor")
     found = list_events(question, limit=_limit(words), after=read_cursor(cursor) if cursor else None)
     away = archived_months(question.period.start, question.period.end)
     return HttpResponse(msgspec.json.encode(_events_body(found, away)), content_type="application/json")
@@ -105,32 +87,17 @@ def _reader(request: HttpRequest, at: datetime) -> ApiKey:
     )
 
 
-def _words(request: HttpRequest) -> Mapping[str, Sequence[str]]:
-    words = {name: request.GET.getlist(name) for name in request.GET}
-    if any("\0" in text for name, values in words.items() for text in (name, *values)):
-        raise DetailsInvalid({"": ["No value holds a NUL."]})
+def _words(request: HttpRequest, once: Collection[str], **known: Any) -> Words:
+    words = Words(dict(request.GET.lists()))
+    words.require_only([*_PERIOD, *once], **known)
     return words
 
 
-def _one(words: Mapping[str, Sequence[str]], name: str) -> str:
-    values = words.get(name, ())
-    return values[-1] if values else ""
-
-
-def _meter_id(code: str) -> int | None:
-    if not code:
-        return None
-    found = Meter.objects.filter(code=code).values_list("pk", flat=True).first()
-    if found is None:
-        raise MeterUnknown
-    return int(found)
-
-
-def _limit(words: Mapping[str, Sequence[str]]) -> int:
-    text = _one(words, "limit") or str(_EVENTS_A_PAGE)
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= MAX_EVENTS_A_PAGE):
+def _limit(words: Words) -> int:
+    number = whole_number(words.one("limit") or str(_EVENTS_A_PAGE))
+    if number is None or not 1 <= number <= MAX_EVENTS_A_PAGE:
         raise DetailsInvalid({"limit": [f"A page has 1 to {MAX_EVENTS_A_PAGE:,} events."]})
-    return int(text)
+    return number
 
 
 def _usage_body(question: UsageQuestion, found: UsageAnswer) -> dict[str, object]:

@@ -128,6 +128,7 @@ _OF_EVENTS = [
     *_PERIOD,
     *[_parameter(name, f"The event's {name}.") for name in ("type", "source", "id", "subject")],
     _parameter("meter", "The code of a meter that counts, or counted, the events."),
+    {**_FILTER, **_FREE, "schema": {"type": "object"}},
     {**_DATA, **_FREE, "schema": {"type": "object"}},
     _parameter("limit", "Events a page.", type="integer", minimum=1, maximum=MAX_EVENTS_A_PAGE, default=100),
     _parameter("cursor", "Where to go on: `next` of the page before. Events that come in later move no page."),

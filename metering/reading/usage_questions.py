@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -10,6 +10,7 @@ from typing import Final
 
 from accounts.errors import CustomerUnknown, DetailsInvalid
 from accounts.models import Customer
+from accounts.pages import whole_number
 from accounts.periods import (
     Grain,
     Month,
@@ -27,7 +28,9 @@ from accounts.periods import (
 from metering.errors import MeterUnknown, UsageAskedTooLarge, WindowNotOnTheHour
 from metering.meters.meters import dimensions_of
 from metering.models import Meter
+from metering.reading.event_list import EventQuestion
 from metering.reading.quantities import BY_CUSTOMER, Quantity, QuantityAsk, largest_quantities, quantities
+from metering.reading.words import Words
 
 # A year of hours, with room; and rows as many as an answer can hold without being felt by others.
 MAX_WINDOWS: Final = 9_000
@@ -38,7 +41,6 @@ ABSENT: Final = "(none)"
 # And what stands there for all customers, whom only a page for staff can ask for.
 ALL_CUSTOMERS: Final = "(all)"
 _LONGEST_IN_MONTHS: Final = timedelta(days=3_700)
-_FILTER: Final = ("filter[", "]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +111,7 @@ class UsageAnswer:
     as_of: datetime
 
 
-def read_question(words: Mapping[str, Sequence[str]], *, own_customer_id: int | None) -> UsageQuestion:
+def read_question(words: Words, *, own_customer_id: int | None) -> UsageQuestion:
     """Read what is asked: customer (code or id), meter (code), period, window, time zone, groups and filters.
 
     The period is `start` and `end` (instants with an offset, or local dates, the end left out) or a `month`. Without a
@@ -118,19 +120,17 @@ def read_question(words: Mapping[str, Sequence[str]], *, own_customer_id: int | 
 
     Raises: CustomerUnknown, MeterUnknown, DetailsInvalid, WindowNotOnTheHour, UsageAskedTooLarge.
     """
-    return question_about(customer_asked(_one(words, "customer"), own_customer_id=own_customer_id), words)
+    return question_about(customer_asked(words.one("customer"), own_customer_id=own_customer_id), words)
 
 
-def question_about(customer: Customer | None, words: Mapping[str, Sequence[str]]) -> UsageQuestion:
+def question_about(customer: Customer | None, words: Words) -> UsageQuestion:
     """Read what is asked of a customer, or of all: the rest of what `read_question` reads.
 
     Raises: MeterUnknown, DetailsInvalid, WindowNotOnTheHour, UsageAskedTooLarge.
     """
-    meter = Meter.objects.filter(code=_one(words, "meter")).first()
-    if meter is None:
-        raise MeterUnknown
-    time_zone = zone_asked(_one(words, "time_zone"), customer)
-    grain = _one(words, "window") or Grain.NONE
+    meter = _meter_asked(words.one("meter"))
+    time_zone = zone_asked(words.one("time_zone"), customer)
+    grain = words.one("window") or Grain.NONE
     if grain not in set(Grain):
         raise DetailsInvalid({"window": [f"Choose among {', '.join(Grain)}."]})
     group_by, filters = _dimensions(words, meter, frozenset() if customer else frozenset({BY_CUSTOMER}))
@@ -147,6 +147,53 @@ def question_about(customer: Customer | None, words: Mapping[str, Sequence[str]]
     return question
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventsAsked:
+    """Which events are asked for, of whom, and the time zone in which days are meant."""
+
+    customer: Customer
+    time_zone: str
+    question: EventQuestion
+
+
+def read_events_asked(words: Words, *, own_customer_id: int | None) -> EventsAsked:
+    """Read which events are asked for: customer and period as in `read_question`, and what is said of the events.
+
+    `data[name]` is what an event's data holds. With a `meter`, `filter[name]` is a dimension of its series.
+
+    Raises: CustomerUnknown, MeterUnknown, DetailsInvalid.
+    """
+    customer = customer_asked(words.one("customer"), own_customer_id=own_customer_id)
+    time_zone = zone_asked(words.one("time_zone"), customer)
+    meter = _meter_asked(words.one("meter")) if words.one("meter") else None
+    filters = filters_asked(words)
+    if filters and meter is None:
+        raise DetailsInvalid({"meter": ["Name the meter whose dimensions are filtered on."]})
+    if meter is not None:
+        _require_dimensions(meter, frozenset(), filters)
+    question = EventQuestion(
+        customer_id=customer.pk,
+        period=period_asked(words, time_zone),
+        type=words.as_sent("type"),
+        source=words.as_sent("source"),
+        event_id=words.as_sent("id"),
+        subject=words.as_sent("subject"),
+        data={name: values[-1] for name, values in words.within("data").items()},
+        meter_id=meter.pk if meter else None,
+        filters=filters,
+    )
+    return EventsAsked(customer=customer, time_zone=time_zone, question=question)
+
+
+def _meter_asked(code: str) -> Meter:
+    if not code:
+        raise DetailsInvalid({"meter": ["Name a meter by its code."]})
+    meter = Meter.objects.filter(code=code).first()
+    if meter is None:
+        raise MeterUnknown
+    return meter
+
+
 def customer_asked(text: str, *, own_customer_id: int | None) -> Customer:
     """Return the customer of that code or id; the key's own where none is named. Another's is as good as none.
 
@@ -160,8 +207,8 @@ def customer_asked(text: str, *, own_customer_id: int | None) -> Customer:
             raise DetailsInvalid({"customer": ["Name a customer by code or id."]})
         return customers.get()
     found = customers.filter(code=text).first()
-    if found is None and text.isascii() and text.isdecimal() and len(text) < 19:  # noqa: PLR2004 -- bigint
-        found = customers.filter(pk=int(text)).first()
+    if found is None and (number := whole_number(text)) is not None:
+        found = customers.filter(pk=number).first()
     if found is None:
         raise CustomerUnknown
     return found
@@ -180,12 +227,12 @@ def zone_asked(text: str, customer: Customer | None) -> str:
     return zone
 
 
-def period_asked(words: Mapping[str, Sequence[str]], time_zone: str) -> Period:
+def period_asked(words: Words, time_zone: str) -> Period:
     """Return the period of `month`, or from `start` until `end`.
 
     Raises: DetailsInvalid.
     """
-    month, start, end = _one(words, "month"), _one(words, "start"), _one(words, "end")
+    month, start, end = words.one("month"), words.one("start"), words.one("end")
     if month:
         if start or end:
             raise DetailsInvalid({"month": ["Give either a month or start and end."]})
@@ -193,6 +240,8 @@ def period_asked(words: Mapping[str, Sequence[str]], time_zone: str) -> Period:
             return month_period(*parse_month(month), time_zone)
         except MonthInvalid as error:
             raise DetailsInvalid({"month": [str(error)]}) from error
+    if not (start or end):
+        raise DetailsInvalid({"month": ["Give a month, such as 2026-10, or start and end."]})
     moments = {name: _moment(name, text, time_zone) for name, text in (("start", start), ("end", end))}
     try:
         return Period(moments["start"], moments["end"])
@@ -213,22 +262,29 @@ def _moment(name: str, text: str, time_zone: str) -> datetime:
     raise DetailsInvalid({name: ["Give a date, such as 2026-10-01, or an instant with its offset from UTC."]})
 
 
+def filters_asked(words: Words) -> dict[str, list[str | None]]:
+    """Return the values that each `filter[name]` allows; None is a dimension that is not there."""
+    return {name: [None if value == ABSENT else value for value in of] for name, of in words.within("filter").items()}
+
+
 def _dimensions(
-    words: Mapping[str, Sequence[str]], meter: Meter, others: frozenset[str]
+    words: Words, meter: Meter, others: frozenset[str]
 ) -> tuple[tuple[str, ...], dict[str, list[str | None]]]:
-    group_by = tuple(dict.fromkeys(name for text in words.get("group_by", ()) for name in text.split(",") if name))
-    filters: dict[str, list[str | None]] = {}
-    for key, values in words.items():
-        if key.startswith(_FILTER[0]) and key.endswith(_FILTER[1]):
-            chosen = [None if value == ABSENT else value for value in values if value]
-            if chosen:
-                filters[key[len(_FILTER[0]) : -1]] = chosen
-    known = dimensions_of([meter.pk]).get(meter.pk, frozenset())
-    unknown = sorted({*group_by, *filters} - known - (others & set(group_by)))
-    if unknown or len(group_by) > MAX_GROUPED_DIMENSIONS:
-        choice = f"The dimensions of {meter.code} are: {', '.join(sorted(known)) or 'none'}."
-        raise DetailsInvalid({"group_by" if set(unknown) & set(group_by) else "filter": [choice]})
+    group_by = tuple(dict.fromkeys(name for text in words.several("group_by") for name in text.split(",") if name))
+    filters = filters_asked(words)
+    _require_dimensions(meter, frozenset(group_by) - others, filters)
+    if len(group_by) > MAX_GROUPED_DIMENSIONS:
+        raise DetailsInvalid({"group_by": [f"Group by at most {MAX_GROUPED_DIMENSIONS} dimensions."]})
     return group_by, filters
+
+
+def _require_dimensions(meter: Meter, group_by: Set[str], filters: Mapping[str, object]) -> None:
+    known = dimensions_of([meter.pk]).get(meter.pk, frozenset())
+    choice = f"The dimensions of {meter.code} are: {', '.join(sorted(known)) or 'none'}."
+    if not group_by <= known:
+        raise DetailsInvalid({"group_by": [choice]})
+    if not filters.keys() <= known:
+        raise DetailsInvalid({"filter": [choice]})
 
 
 def _require_few_windows(question: UsageQuestion) -> None:
@@ -297,8 +353,3 @@ def _row(found: Quantity, cut: Sequence[datetime]) -> UsageRow:
         quantity=found.quantity,
         event_count=found.event_count,
     )
-
-
-def _one(words: Mapping[str, Sequence[str]], name: str) -> str:
-    values = words.get(name, ())
-    return values[-1].strip() if values else ""

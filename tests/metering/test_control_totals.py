@@ -68,6 +68,7 @@ def test_a_later_statement_supersedes_the_one_before_which_is_kept() -> None:
     [
         ({"meter": "gpu-seconds"}, "either a meter or a type"),
         ({"type": None}, "either a meter or a type"),
+        ({"type": None, "meter": "gpu\0"}, "no meter has the code"),
         ({"type": None, "meter": "nothing"}, "no meter has the code 'nothing'"),
         ({"sum": Decimal(1)}, "a sum is that of a meter"),
         ({"type": None, "meter": "gpu-seconds", "sum": Decimal("NaN")}, "at most 38 digits"),

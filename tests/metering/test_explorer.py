@@ -330,3 +330,22 @@ def test_every_aggregation_can_be_looked_at(acme: Customer, analyst: Client) -> 
 
     # Levels of 3 in two regions, from half past ten until midnight.
     assert found == {"sum": 6, "count": 2, "min": 3, "max": 3, "latest": 3, "unique": 1, "gauge": 81, "p95": 0}
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ({"meter": "no"}, "There is no such meter."),
+        ({"cursor": "no"}, "The cursor is none"),
+        ({"filter[region]": "eu"}, "Name the meter"),
+    ],
+)
+def test_events_that_cannot_be_listed_are_not_other_events(
+    acme: Customer, analyst: Client, words: dict[str, str], text: str
+) -> None:
+    make.ingested(make.event("e1", seconds="1"))
+
+    answer = analyst.get(reverse("metering:explorer-events"), {"customer": "acme", "month": "2026-10", **words})
+
+    assert (answer.status_code, "e1" in answer.content.decode()) == (HTTPStatus.OK, False)
+    assert text in answer.content.decode()

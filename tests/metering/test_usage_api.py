@@ -87,10 +87,15 @@ def day(start: str, end: str, quantity: str, events: int, **group: str) -> dict[
 
 @pytest.mark.parametrize(
     ("chosen", "quantity"),
-    [(["eu"], "1"), (["eu", "us"], "3"), (["(none)"], "4"), (["mars"], None)],
+    [(["eu"], "1"), (["eu", "us"], "3"), (["(none)"], "4"), (["mars"], None), ([""], "8")],
 )
 def test_usage_is_filtered_on_dimensions(acme: Customer, read: Read, chosen: list[str], quantity: str | None) -> None:
-    make.ingested(make.event(seconds="1", region="eu"), make.event(seconds="2", region="us"), make.event(seconds="4"))
+    make.ingested(
+        make.event(seconds="1", region="eu"),
+        make.event(seconds="2", region="us"),
+        make.event(seconds="4"),
+        make.event(seconds="8", region=""),
+    )
 
     asked: dict[str, Any] = {"customer": acme.pk, "meter": "gpu", "month": "2026-10", "filter[region]": chosen}
     rows = read(USAGE, **asked).json()["rows"]
@@ -110,6 +115,27 @@ def test_what_was_acknowledged_is_in_the_next_read_and_changes_its_tag(acme: Cus
 
     again = read(USAGE, **asked, tag=first["ETag"])
     assert (again.status_code, again.json()["rows"][0]["quantity"]) == (HTTPStatus.OK, "2")
+
+
+def test_a_tag_of_any_kind_is_answered_with_304(acme: Customer, read: Read) -> None:
+    answer = read(USAGE, customer="acme", meter="gpu", month="2026-10", tag="*")
+
+    assert (answer.status_code, answer.content, bool(answer["ETag"])) == (HTTPStatus.NOT_MODIFIED, b"", True)
+
+
+@pytest.mark.parametrize(("address", "allowed"), [(USAGE, "GET, HEAD"), (EVENTS, "GET, HEAD, POST")])
+def test_only_the_head_may_be_asked_for_and_other_methods_are_named(
+    acme: Customer, client: Client, address: str, allowed: str
+) -> None:
+    headers = {"Authorization": f"Bearer {make_accounts.api_key('usage:read').secret}"}
+    asked = {"customer": "acme", "month": "2026-10"} | ({"meter": "gpu"} if address == USAGE else {})
+
+    head = client.head(address, asked, headers=headers)
+    other = client.options(address, headers=headers)
+
+    assert (head.status_code, head.content) == (HTTPStatus.OK, b"")
+    assert (other.status_code, other["Allow"]) == (HTTPStatus.METHOD_NOT_ALLOWED, allowed)
+    assert other.json()["detail"].endswith(f"only {allowed}.")
 
 
 def test_a_key_of_a_customer_sees_its_own_usage_and_nobody_elses(acme: Customer, read: Read) -> None:
@@ -139,6 +165,8 @@ def test_a_key_of_a_customer_sees_its_own_usage_and_nobody_elses(acme: Customer,
         ({"customer": "nobody"}, 404, "customer_unknown", None),
         ({"customer": ""}, 422, "details_invalid", "customer"),
         ({"meter": "no"}, 404, "meter_unknown", None),
+        ({"meter": ""}, 422, "details_invalid", "meter"),
+        ({"month": ""}, 422, "details_invalid", "month"),
         ({"month": "2026-13"}, 422, "details_invalid", "month"),
         ({"month": "2026-10", "start": "2026-10-01"}, 422, "details_invalid", "month"),
         ({"month": "", "start": "2026-10-01"}, 422, "details_invalid", "end"),
@@ -150,6 +178,13 @@ def test_a_key_of_a_customer_sees_its_own_usage_and_nobody_elses(acme: Customer,
         ({"window": "week"}, 422, "details_invalid", "window"),
         ({"group_by": "colour"}, 422, "details_invalid", "group_by"),
         ({"filter[colour]": "red"}, 422, "details_invalid", "filter"),
+        # A misspelt or doubled word would be answered with a figure of something else.
+        ({"windows": "hour"}, 422, "details_invalid", "windows"),
+        ({"group_by[]": "region"}, 422, "details_invalid", "group_by[]"),
+        ({"filter": "eu"}, 422, "details_invalid", "filter"),
+        ({"data[region]": "eu"}, 422, "details_invalid", "data[region]"),
+        ({"customer": ["other", "acme"]}, 422, "details_invalid", "customer"),
+        ({"month\0": "x"}, 422, "details_invalid", ""),
         (
             {"month": "", "start": "2024-01-01", "end": "2026-10-01", "window": "hour"},
             422,
@@ -160,7 +195,7 @@ def test_a_key_of_a_customer_sees_its_own_usage_and_nobody_elses(acme: Customer,
     ],
 )
 def test_a_question_that_cannot_be_answered_says_why(
-    acme: Customer, read: Read, words: dict[str, str], status: int, code: str | None, field: str | None
+    acme: Customer, read: Read, words: dict[str, Any], status: int, code: str | None, field: str | None
 ) -> None:
     answer = read(USAGE, **{"customer": "acme", "meter": "gpu", "month": "2026-10", "window": "day", **words})
 
@@ -233,6 +268,7 @@ def test_events_are_read_as_they_came_page_by_page_while_others_come_in(acme: Cu
         ({"subject": "project-1", "data[region]": "eu"}, ["one"]),
         ({"data[seconds]": "12345678901234567890.123456789"}, ["two"]),
         ({"meter": "gpu"}, ["one", "two"]),
+        ({"meter": "gpu", "filter[region]": "us"}, ["two"]),
         ({"start": "2026-10-15T10:30:00Z", "end": "2026-10-15T10:30:01Z", "month": ""}, ["one"]),
         # An event exactly at the end of a period is in the next one.
         ({"start": "2026-10-15T10:30:00Z", "end": "2026-10-15T11:30:00Z", "month": ""}, ["one"]),
@@ -250,7 +286,9 @@ def test_events_are_found_by_what_they_say(acme: Customer, read: Read, words: di
 
 @pytest.mark.parametrize(
     ("words", "code"),
-    [({"limit": "0"}, "details_invalid"), ({"limit": "1001"}, "details_invalid"), ({"cursor": "x"}, "cursor_invalid"),
+    [({"limit": "0"}, "details_invalid"), ({"limit": "00000000010000"}, "details_invalid"),
+     ({"limit": "000000001" + "0" * 5000}, "details_invalid"), ({"filter[region]": "eu"}, "details_invalid"),
+     ({"meter": "gpu", "filter[colour]": "red"}, "details_invalid"), ({"events": "x"}, "details_invalid"), ({"limit": "1001"}, "details_invalid"), ({"cursor": "x"}, "cursor_invalid"),
      ({"cursor": "é"}, "cursor_invalid"), ({"meter": "no"}, "meter_unknown"), ({"type": "\0"}, "details_invalid")],
 )  # fmt: skip
 def test_a_page_that_cannot_be_given_says_why(acme: Customer, read: Read, words: dict[str, str], code: str) -> None:
