@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -278,7 +279,7 @@ def _dimensions(
     return group_by, filters
 
 
-def _require_dimensions(meter: Meter, group_by: Set[str], filters: Mapping[str, object]) -> None:
+def _require_dimensions(meter: Meter, group_by: AbstractSet[str], filters: Mapping[str, object]) -> None:
     known = dimensions_of([meter.pk]).get(meter.pk, frozenset())
     choice = f"The dimensions of {meter.code} are: {', '.join(sorted(known)) or 'none'}."
     if not group_by <= known:

@@ -286,11 +286,20 @@ def test_events_are_found_by_what_they_say(acme: Customer, read: Read, words: di
 
 @pytest.mark.parametrize(
     ("words", "code"),
-    [({"limit": "0"}, "details_invalid"), ({"limit": "00000000010000"}, "details_invalid"),
-     ({"limit": "000000001" + "0" * 5000}, "details_invalid"), ({"filter[region]": "eu"}, "details_invalid"),
-     ({"meter": "gpu", "filter[colour]": "red"}, "details_invalid"), ({"events": "x"}, "details_invalid"), ({"limit": "1001"}, "details_invalid"), ({"cursor": "x"}, "cursor_invalid"),
-     ({"cursor": "é"}, "cursor_invalid"), ({"meter": "no"}, "meter_unknown"), ({"type": "\0"}, "details_invalid")],
-)  # fmt: skip
+    [
+        ({"limit": "0"}, "details_invalid"),
+        ({"limit": "00000000010000"}, "details_invalid"),
+        ({"limit": "000000001" + "0" * 5000}, "details_invalid"),
+        ({"filter[region]": "eu"}, "details_invalid"),
+        ({"meter": "gpu", "filter[colour]": "red"}, "details_invalid"),
+        ({"events": "x"}, "details_invalid"),
+        ({"limit": "1001"}, "details_invalid"),
+        ({"cursor": "x"}, "cursor_invalid"),
+        ({"cursor": "é"}, "cursor_invalid"),
+        ({"meter": "no"}, "meter_unknown"),
+        ({"type": "\0"}, "details_invalid"),
+    ],
+)
 def test_a_page_that_cannot_be_given_says_why(acme: Customer, read: Read, words: dict[str, str], code: str) -> None:
     answer = read(EVENTS, **{"customer": "acme", "month": "2026-10", **words})
 
