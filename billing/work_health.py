@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db.models import Count, Max, Min, QuerySet
+from django.db.models import Count, Max, Min, Q, QuerySet
 
 from billing.models import BillRunItem, Invoice, InvoiceDelivery, InvoiceDocument
 from metering.models import (
     MeterBackfill,
     QuarantineClearance,
     QuarantinedEvent,
+    UsageBackfill,
     UsageBatch,
     UsageCorrection,
     UsageDelta,
@@ -34,7 +35,7 @@ class WorkQueue:
 
 def queues() -> list[WorkQueue]:
     """Return every kind of work that the workers do, with what waits of it."""
-    usage = [_folding(), _files(), _corrections(), _backfills(), _clearances(), _quarantine()]
+    usage = [_folding(), _files(), _corrections(), _usage_backfills(), _backfills(), _clearances(), _quarantine()]
     return [*usage, _drafting(), _issuing(), _documents(), _mails()]
 
 
@@ -95,6 +96,16 @@ def _corrections() -> WorkQueue:
     approved = UsageCorrection.objects.filter(status=UsageCorrection.Status.APPROVED)
     found = approved.aggregate(n=Count("id"), since=Min("approved_at"))
     return WorkQueue("Corrections to apply", found["n"], found["since"], "approved or small", "metering:corrections")
+
+
+def _usage_backfills() -> WorkQueue:
+    closing = Q(status=UsageBackfill.Status.CLOSING)
+    reverting = Q(status=UsageBackfill.Status.REVERTING)
+    found = UsageBackfill.objects.filter(closing | reverting).aggregate(
+        n=Count("id"), since=Min("closing_at", filter=closing), reverted_since=Min("reverting_at", filter=reverting)
+    )
+    since = min((each for each in (found["since"], found["reverted_since"]) if each), default=None)
+    return WorkQueue("Backfills of usage", found["n"], since, "being closed or reverted", "metering:usage-backfills")
 
 
 def _backfills() -> WorkQueue:

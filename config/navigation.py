@@ -42,6 +42,7 @@ def _usage(places: _Places) -> list[Item | None]:
         places.page("Kafka", "stream", "metering:kafka", see),
         places.page("Quarantine", "report", "metering:quarantine", see),
         places.page("Corrections", "edit_note", "metering:corrections", see),
+        places.page("Backfills", "backup", "metering:usage-backfills", see),
         places.page("After closing", "event_repeat", "metering:after-closing", see),
         places.page("Completeness", "rule", "metering:completeness", see),
         places.page("Retention", "inventory_2", "metering:retention", see),

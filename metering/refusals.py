@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
+from typing import Final
 
 from django.db import connection
 
 from metering.events import payload_text, storable_text
+from metering.models import RefusedEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,14 @@ class Refusal:
         """The hash of what was refused and why, as 32 hexadecimal digits."""
         content = f"{self.reason}\0{self.detail}\0{self.source}\0{self.event_id}\0{self.payload}"
         return blake2b(content.encode(errors="replace"), digest_size=16).hexdigest()
+
+
+OUT_OF_SCOPE: Final = "out_of_scope"
+
+
+def words_of(reason: str) -> str:
+    """Return in words why an event was refused; out of scope is only what was to be filled into a backfill."""
+    return "Not of the backfill" if reason == OUT_OF_SCOPE else str(RefusedEvent.Reason(reason).label)
 
 
 def record(*, batch_id: int, refused: Sequence[Refusal], at: datetime) -> int:

@@ -19,6 +19,7 @@ from metering.files import file_work, usage_files
 from metering.meters import meter_backfill
 from metering.quarantine import clearances
 from metering.retention import partitions, retention_jobs
+from metering.usage_backfills import decisions
 from metering.usage_backfills import work as usage_backfill_work
 
 logger = logging.getLogger(__name__)
@@ -88,9 +89,10 @@ def back_fill_meters() -> None:
 
 @shared_task  # type: ignore[untyped-decorator]  # celery comes without types
 def work_on_usage_backfills() -> None:
-    """Close and revert backfills of usage; what is not done in one task's time goes on in the next one."""
+    """Preview, close and revert backfills of usage; what is not done in one task's time goes on in the next one."""
     end = time.monotonic() + _LONGEST_SECONDS
     actor = Actor.system("usage backfills")
+    decisions.work_out_previews(clock=timezone.now)
     for backfill_id in usage_backfill_work.due():
         try:
             while usage_backfill_work.work_on(backfill_id=backfill_id, actor=actor, at=timezone.now()):

@@ -10,6 +10,7 @@ from metering.meters import meter_views
 from metering.quarantine import clearance_views
 from metering.reading import explorer_views
 from metering.retention import retention_views
+from metering.usage_backfills import backfill_views
 
 app_name = "metering"
 urlpatterns = [
@@ -47,6 +48,13 @@ urlpatterns = [
     path("usage/corrections/<int:correction_id>/submit/", correction_views.submit, name="submit-correction"),
     path("usage/corrections/<int:correction_id>/drop/", correction_views.drop, name="drop-correction"),
     path("usage/corrections/<int:correction_id>/revert/", correction_views.revert, name="revert-correction"),
+    path("usage/backfills/", backfill_views.backfill_list, name="usage-backfills"),
+    path("usage/backfills/new/", backfill_views.new_backfill, name="new-usage-backfill"),
+    path("usage/backfills/<int:backfill_id>/", backfill_views.backfill_page, name="usage-backfill"),
+    path("usage/backfills/<int:backfill_id>/preview/", backfill_views.take_preview, name="preview-usage-backfill"),
+    path("usage/backfills/<int:backfill_id>/close/", backfill_views.close, name="close-usage-backfill"),
+    path("usage/backfills/<int:backfill_id>/abandon/", backfill_views.abandon, name="abandon-usage-backfill"),
+    path("usage/backfills/<int:backfill_id>/revert/", backfill_views.revert, name="revert-usage-backfill"),
     path("usage/kafka/", views.kafka_page, name="kafka"),
     path("usage/files/", file_views.file_list, name="files"),
     path("usage/files/receive/", file_views.receive_file, name="receive-file"),
@@ -54,6 +62,7 @@ urlpatterns = [
     path("usage/files/<int:file_id>/parts/<int:number>/", file_views.receive_part, name="file-part"),
     path("usage/files/<int:file_id>/arrived/", file_views.file_arrived, name="file-arrived"),
     path("usage/files/<int:file_id>/layout/", file_views.choose_layout, name="file-layout"),
+    path("usage/files/<int:file_id>/backfill/", file_views.choose_backfill, name="file-backfill"),
     path("usage/files/<int:file_id>/mapping/", file_views.keep_mapping, name="file-mapping"),
     path("usage/files/<int:file_id>/progress/", file_views.file_progress, name="file-progress"),
     path("usage/files/<int:file_id>/start/", file_views.start_loading, name="start-file"),

@@ -8,7 +8,8 @@ from typing import Any
 from accounts import approvals
 from accounts.access import Actor, Role
 from accounts.models import ApprovalDecision, ApprovalRequest
-from metering.models import UsageBackfill, UsageBackfillItem
+from metering.files import usage_files
+from metering.models import UsageBackfill, UsageBackfillItem, UsageFile
 from metering.usage_backfills import decisions
 from metering.usage_backfills.staging import StageResult, stage_events
 from metering.usage_backfills.work import work_on
@@ -109,3 +110,9 @@ def states(backfill: UsageBackfill) -> dict[str, int]:
     for state in UsageBackfillItem.objects.filter(backfill=backfill).values_list("state", flat=True):
         found[state] = found.get(state, 0) + 1
     return found
+
+
+def into(backfill: UsageBackfill, file: UsageFile) -> None:
+    """Have a file's rows filled into a backfill, and its loading begin."""
+    usage_files.choose_backfill(file_id=file.pk, backfill_id=backfill.pk, actor=SYSTEM)
+    usage_files.start_loading(file_id=file.pk, actor=SYSTEM, at=NOON)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import msgspec
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
@@ -12,10 +14,12 @@ from django.views.decorators.http import require_POST
 from accounts.access import Actor
 from accounts.api_keys import authenticate_api_key
 from accounts.models import ApiKey
+from accounts.pages import whole_number
 from accounts.request_context import current_request_id
 from metering.door.admission import admitted
 from metering.door.bodies import decode_events, read_body
 from metering.ingestion import Door, IngestResult, ingest
+from metering.usage_backfills.staging import stage_events
 
 
 @csrf_exempt
@@ -33,6 +37,8 @@ def post_events(request: HttpRequest) -> HttpResponse:
         at=at,
     )
     body = _body(request)
+    if "backfill" in request.GET:
+        return _fill_in(request, body, key, at=at)
     with admitted():
         result = ingest(
             events=decode_events(body, content_type=request.headers.get("Content-Type", ""), headers=request.headers),
@@ -45,6 +51,27 @@ def post_events(request: HttpRequest) -> HttpResponse:
             at=at,
         )
     return HttpResponse(_answer(result), content_type="application/json")
+
+
+def _fill_in(request: HttpRequest, body: bytes, key: ApiKey, *, at: datetime) -> HttpResponse:
+    """Fill the events into the backfill that the address names; they count when it is closed."""
+    with admitted():
+        result = stage_events(
+            backfill_id=whole_number(request.GET["backfill"]) or 0,
+            events=decode_events(body, content_type=request.headers.get("Content-Type", ""), headers=request.headers),
+            customer_id=key.customer_id,
+            source=key.source,
+            actor=Actor.of_key(key, request_id=current_request_id()),
+            at=at,
+        )
+    answer = {
+        "backfill": result.backfill_id,
+        "staged": result.staged,
+        "duplicates": result.duplicates,
+        "problems": result.problems,
+        "rejected": result.rejected,
+    }
+    return HttpResponse(msgspec.json.encode(answer), content_type="application/json")
 
 
 def _body(request: HttpRequest) -> bytes:

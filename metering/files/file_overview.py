@@ -9,10 +9,11 @@ from datetime import datetime
 from django.db.models import Max, Min, QuerySet
 
 from accounts.access import Actor
+from metering import refusals
 from metering.files import file_content, file_preview, mapping_form, usage_files
 from metering.files.file_preview import FilePreview
 from metering.files.mapping_form import Column
-from metering.models import Meter, RefusedEvent, UsageFile, UsageFileMapping, UsageFileRefusal
+from metering.models import Meter, UsageBackfill, UsageFile, UsageFileMapping, UsageFileRefusal
 from metering.sources.guessing import TableGuess, guess_table
 from metering.sources.layouts import FileFormat
 from metering.sources.loading import MOST_LISTED
@@ -32,6 +33,7 @@ class FileLayout:
     lines: list[tuple[str, str]]
     suggested_name: str
     types: list[str]
+    backfills: list[UsageBackfill]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ def layout_of(file: UsageFile, *, columns: Sequence[Column] = (), header: bool |
         mappings=list(UsageFileMapping.objects.filter(is_active=True)),
         guess=guess,
         lines=mapping_lines(file),
+        backfills=list(UsageBackfill.objects.filter(status=UsageBackfill.Status.OPEN)),
         suggested_name=file.name.partition(".")[0].replace("_", " ").strip()[:100],
         types=list(Meter.objects.order_by("event_type").values_list("event_type", flat=True).distinct()),
     )
@@ -133,7 +136,7 @@ def refusals_of(file: UsageFile, *, reason: str = "") -> QuerySet[UsageFileRefus
 def reasons_of(file: UsageFile) -> list[tuple[str, str, int]]:
     """Return why rows were refused, in words, and how many for each reason."""
     counted = sorted(file.reasons.items(), key=lambda pair: -pair[1])
-    return [(reason, str(RefusedEvent.Reason(reason).label), count) for reason, count in counted]
+    return [(reason, refusals.words_of(reason), count) for reason, count in counted]
 
 
 def listed_of(file: UsageFile) -> int:

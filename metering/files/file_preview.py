@@ -11,13 +11,16 @@ from uuid import UUID
 from django.db import transaction
 
 from accounts.access import Actor, Permission
+from metering import refusals
 from metering.events import event_key
 from metering.files import file_content
 from metering.ingestion import Rejection, ingest
-from metering.models import QuarantinedEvent, RefusedEvent, UsageBatch, UsageFile, UsageIdentity
+from metering.models import QuarantinedEvent, UsageBackfillItem, UsageBatch, UsageFile, UsageIdentity
 from metering.sources.layouts import FileFormat, open_rows
 from metering.sources.mapping import read_mapping
 from metering.sources.rows import UsageFileUnreadable, UsageRow
+from metering.usage_backfills.errors import UsageBackfillNotOpen, UsageBackfillTooLarge
+from metering.usage_backfills.staging import stage_events
 
 ROWS = 20
 
@@ -65,7 +68,12 @@ def preview(*, file: UsageFile, actor: Actor, at: datetime, rows: int = ROWS) ->
             found.extend(islice(opened.rows, rows))
     except UsageFileUnreadable as unreadable:
         fault = str(unreadable)
-    return FilePreview(_judged(found, actor=actor, at=at), fault)
+    if file.backfill_id is None:
+        return FilePreview(_judged(found, actor=actor, at=at), fault)
+    try:
+        return FilePreview(_filled_in(found, file.backfill_id, actor=actor, at=at), fault)
+    except (UsageBackfillNotOpen, UsageBackfillTooLarge) as refusal:
+        return FilePreview([], str(refusal))
 
 
 def _judged(rows: Sequence[UsageRow], *, actor: Actor, at: datetime) -> list[PreviewRow]:
@@ -97,11 +105,42 @@ def _judged(rows: Sequence[UsageRow], *, actor: Actor, at: datetime) -> list[Pre
     return [made.get(id(row)) or _refused(row) for row in rows]
 
 
+def _filled_in(rows: Sequence[UsageRow], backfill_id: int, *, actor: Actor, at: datetime) -> list[PreviewRow]:
+    """Judge rows as filling them into a backfill would."""
+    events = [row for row in rows if row.event is not None]
+    keys = [_key(row) for row in events]
+    with transaction.atomic():
+        present = UsageBackfillItem.objects.filter(backfill_id=backfill_id, key__in=[key for key in keys if key])
+        seen = set(present.values_list("key", flat=True))
+        result = stage_events(
+            backfill_id=backfill_id,
+            events=[row.event for row in events],
+            contradictions={index: row.contradiction for index, row in enumerate(events) if row.contradiction},
+            actor=actor,
+            at=at,
+        )
+        transaction.set_rollback(True)
+    rejected = {rejection.index: rejection for rejection in result.rejected}
+    waiting = {
+        key: f"{QuarantinedEvent.Reason(problem.reason).label}: {problem.detail}"
+        for problem in result.problems
+        if (key := keys[problem.index]) is not None
+    }
+    made: dict[int, PreviewRow] = {}
+    for index, (row, key) in enumerate(zip(events, keys, strict=True)):
+        outcome, words = _outcome(rejected.get(index), key, waiting, seen)
+        words = "Was filled in before" if outcome == "duplicate" else words
+        made[id(row)] = PreviewRow(row.position, row.event, row.payload, outcome, words)
+        if key:
+            seen.add(key)
+    return [made.get(id(row)) or _refused(row) for row in rows]
+
+
 def _outcome(
     rejection: Rejection | None, key: UUID | None, waiting: Mapping[UUID, str], seen: set[UUID]
 ) -> tuple[str, str]:
     if rejection is not None:
-        return "refused", f"{RefusedEvent.Reason(rejection.reason).label}: {rejection.detail}"
+        return "refused", f"{refusals.words_of(rejection.reason)}: {rejection.detail}"
     if key is not None and key in waiting:
         return "quarantined", waiting[key]
     if key in seen:
@@ -110,7 +149,7 @@ def _outcome(
 
 
 def _refused(row: UsageRow) -> PreviewRow:
-    words = f"{RefusedEvent.Reason(row.refusal).label}: {row.detail}"
+    words = f"{refusals.words_of(row.refusal)}: {row.detail}"
     return PreviewRow(row.position, None, row.payload, "refused", words)
 
 

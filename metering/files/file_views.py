@@ -191,6 +191,20 @@ def choose_layout(request: StaffRequest, file_id: int) -> HttpResponseBase:
 
 @require_POST
 @staff_page(Permission.LOAD_USAGE)
+def choose_backfill(request: StaffRequest, file_id: int) -> HttpResponseBase:
+    """Say whether a file's rows count at once, or into which backfill they are filled."""
+    attempt(
+        request,
+        lambda: usage_files.choose_backfill(
+            file_id=file_id, backfill_id=whole_number(request.POST.get("backfill")), actor=actor_of(request)
+        ),
+        "This is how the first rows would be taken.",
+    )
+    return redirect("metering:file", file_id)
+
+
+@require_POST
+@staff_page(Permission.LOAD_USAGE)
 def keep_mapping(request: StaffRequest, file_id: int) -> HttpResponseBase:
     """Keep what was said of each column as a mapping, and read the file by it."""
     file = get_object_or_404(UsageFile, pk=file_id)

@@ -29,6 +29,7 @@ from metering.models import UsageFile, UsageFileMapping, UsageFilePart
 from metering.models.files import LARGEST_PART
 from metering.sources.layouts import HEAD_BYTES, FileFormat, detect_format
 from metering.sources.mapping import ColumnMapping
+from metering.usage_backfills.records import require_open
 
 LOAD_FILES = "metering.tasks.load_files"
 # What nobody starts or resumes is not kept for ever.
@@ -69,6 +70,7 @@ def begin_here(
     file_format: FileFormat,
     mapping: ColumnMapping | None,
     mapping_id: int | None = None,
+    backfill_id: int | None = None,
     actor: Actor,
     at: datetime,
 ) -> tuple[UsageFile, bool]:
@@ -76,9 +78,13 @@ def begin_here(
 
     One that was stopped or has failed is loading again; one that is done stays so.
 
-    Raises: PermissionMissing, UsageFileNameInvalid, MappingMissing.
+    With `backfill_id` its rows are filled into that backfill.
+
+    Raises: PermissionMissing, UsageFileNameInvalid, MappingMissing, UsageBackfillUnknown, UsageBackfillNotOpen.
     """
     actor.require(Permission.LOAD_USAGE)
+    if backfill_id is not None:
+        require_open(backfill_id)
     if file_format.needs_mapping and mapping is None:
         raise MappingMissing
     spec = mapping.as_json() if mapping is not None and file_format.needs_mapping else None
@@ -90,6 +96,7 @@ def begin_here(
         mapping_id=mapping_id if spec is not None else None,
         mapping_spec=spec,
         mapping_digest=_digest(spec),
+        backfill_id=backfill_id,
         state=State.LOADING,
         sent_by_id=actor.user_id,
         actor_label=actor.label,
@@ -196,6 +203,22 @@ def choose_layout(*, file_id: int, file_format: FileFormat, mapping_id: int | No
     file.format = file_format.value
     file.mapping, file.mapping_spec = mapping, mapping.spec if mapping else None
     file.mapping_digest = _digest(file.mapping_spec)
+    file.save()
+    return file
+
+
+@transaction.atomic
+def choose_backfill(*, file_id: int, backfill_id: int | None, actor: Actor) -> UsageFile:
+    """Say into which open backfill the rows of a file that waits are to be filled; None: they count at once.
+
+    Raises: PermissionMissing, UsageFileUnknown, UsageFileStateOther, UsageBackfillUnknown, UsageBackfillNotOpen.
+    """
+    actor.require(Permission.LOAD_USAGE)
+    file = _locked(file_id)
+    _require_state(file, State.WAITING)
+    if backfill_id is not None:
+        require_open(backfill_id)
+    file.backfill_id = backfill_id
     file.save()
     return file
 
@@ -387,16 +410,26 @@ def _needs_parts(file: UsageFile) -> bool:
 def _begun_twin(file: UsageFile) -> UsageFile | None:
     return (
         UsageFile.objects.select_for_update(no_key=True)
-        .filter(sha256=file.sha256, format=file.format, mapping_digest=file.mapping_digest, state__in=_BEGUN)
+        .filter(
+            sha256=file.sha256,
+            format=file.format,
+            mapping_digest=file.mapping_digest,
+            backfill_id=file.backfill_id,
+            state__in=_BEGUN,
+        )
         .first()
     )
 
 
 def twin_of(file: UsageFile) -> UsageFile | None:
-    """Return the file with the same bytes, layout and mapping whose loading began before this one's, if any."""
+    """Return the file with the same bytes, layout, mapping and backfill that was begun before this one, if any."""
     return (
         UsageFile.objects.filter(
-            sha256=file.sha256, format=file.format, mapping_digest=file.mapping_digest, state__in=_BEGUN
+            sha256=file.sha256,
+            format=file.format,
+            mapping_digest=file.mapping_digest,
+            backfill_id=file.backfill_id,
+            state__in=_BEGUN,
         )
         .exclude(pk=file.pk)
         .first()

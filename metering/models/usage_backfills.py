@@ -69,6 +69,7 @@ class UsageBackfill(models.Model):
     staged = models.PositiveIntegerField(default=0)
     problems = models.PositiveIntegerField(default=0)
     refused = models.PositiveIntegerField(default=0)
+    preview_asked_at = models.DateTimeField("asked to be previewed by a worker", null=True)
     preview = models.JSONField(null=True)
     previewed_at = models.DateTimeField(null=True)
     fingerprint = models.CharField(max_length=64, blank=True)

@@ -22,11 +22,13 @@ from accounts.access import Actor, Permission
 from metering import refusals
 from metering.events import storable_text
 from metering.files import usage_files
-from metering.ingestion import IngestResult, ingest
+from metering.ingestion import Rejection, ingest
 from metering.models import RefusedEvent, UsageBatch, UsageFile, UsageFileBatch, UsageFilePart, UsageFileRefusal
 from metering.sources.layouts import FileFormat, OpenRows, detect_format, open_rows
 from metering.sources.mapping import ColumnMapping, read_mapping
 from metering.sources.rows import UsageFileUnreadable, UsageRow
+from metering.usage_backfills.errors import UsageBackfillNotOpen, UsageBackfillTooLarge
+from metering.usage_backfills.staging import stage_events
 
 __all__ = ["BATCH_SIZE", "FileFormat", "LoadReport", "detect_format", "load_file", "load_usage", "report_of"]
 
@@ -80,6 +82,7 @@ def load_usage(
     origin: str,
     mapping: ColumnMapping | None = None,
     mapping_id: int | None = None,
+    backfill_id: int | None = None,
     on_progress: Callable[[int], object] = lambda _rows: None,
     clock: Callable[[], datetime] | None = None,
     actor: Actor,
@@ -88,12 +91,14 @@ def load_usage(
     """Load a file that lies here, and return what became of every row of it.
 
     A load that was cut off, here or elsewhere, goes on where it was. The same bytes with the same layout and mapping
-    are loaded once: asked again, the report of the first load is returned, as `loaded_before`.
+    are loaded once: asked again, the report of the first load is returned, as `loaded_before`. With `backfill_id` they
+    are filled into that backfill, once as well, and count when it is closed.
 
     `clock` says when each batch comes in, for a load that takes hours; without it all come in at `at`. `on_progress`
     is told the number of rows done.
 
-    Raises: PermissionMissing, UsageFileUnreadable (rows before the unreadable place are kept).
+    Raises: PermissionMissing, UsageFileUnreadable (rows before the unreadable place are kept), UsageBackfillUnknown,
+    UsageBackfillNotOpen.
     """
     content = usage_files.Content.of(stream, name=origin)
     file, is_new = usage_files.begin_here(
@@ -101,6 +106,7 @@ def load_usage(
         file_format=file_format,
         mapping=mapping,
         mapping_id=mapping_id,
+        backfill_id=backfill_id,
         actor=actor,
         at=at,
     )
@@ -254,6 +260,28 @@ def _load_batch(ahead: _Ahead, *, file_id: int, actor: Actor, at: datetime) -> i
 def _ingest(rows: list[UsageRow], file: UsageFile, *, actor: Actor, at: datetime) -> None:
     """Take in the rows and add to the file's counts, which the caller saves."""
     events = [row for row in rows if row.event is not None]
+    refused = [row for row in rows if row.refusal]
+    room = max(0, MOST_LISTED - file.refused)
+    if file.backfill_id is None:
+        rejected = _count(rows, events, refused[:room], file, actor=actor, at=at)
+    else:
+        rejected = _fill_in(events, file, file.backfill_id, actor=actor, at=at)
+    listed = _listed(file, refused, events, rejected)
+    UsageFileRefusal.objects.bulk_create(listed[:room])
+    file.rows_done += len(rows)
+    file.refused += len(listed)
+    file.reasons = dict(Counter(file.reasons) + Counter(refusal.reason for refusal in listed))
+
+
+def _count(
+    rows: list[UsageRow],
+    events: list[UsageRow],
+    refused: list[UsageRow],
+    file: UsageFile,
+    *,
+    actor: Actor,
+    at: datetime,
+) -> list[Rejection]:
     result = ingest(
         events=[row.event for row in events],
         positions=[row.position for row in events],
@@ -263,26 +291,39 @@ def _ingest(rows: list[UsageRow], file: UsageFile, *, actor: Actor, at: datetime
         actor=actor,
         at=at,
     )
-    refused = [row for row in rows if row.refusal]
-    room = max(0, MOST_LISTED - file.refused)
     refusals.record(
         batch_id=result.batch_id,
-        refused=[refusals.Refusal(row.position, row.refusal, row.detail, row.payload) for row in refused[:room]],
+        refused=[refusals.Refusal(row.position, row.refusal, row.detail, row.payload) for row in refused],
         at=at,
     )
     UsageFileBatch.objects.create(file=file, batch_id=result.batch_id, first_row=file.rows_done, rows=len(rows))
-    listed = _listed(file, refused, events, result)
-    UsageFileRefusal.objects.bulk_create(listed[:room])
-    file.rows_done += len(rows)
     file.accepted += result.accepted
     file.duplicates += result.duplicates
     file.quarantined += result.quarantined
-    file.refused += len(listed)
-    file.reasons = dict(Counter(file.reasons) + Counter(refusal.reason for refusal in listed))
+    return result.rejected
+
+
+def _fill_in(
+    events: list[UsageRow], file: UsageFile, backfill_id: int, *, actor: Actor, at: datetime
+) -> list[Rejection]:
+    try:
+        result = stage_events(
+            backfill_id=backfill_id,
+            events=[row.event for row in events],
+            contradictions={index: row.contradiction for index, row in enumerate(events) if row.contradiction},
+            actor=actor,
+            at=at,
+        )
+    except (UsageBackfillNotOpen, UsageBackfillTooLarge) as refusal:
+        raise UsageFileUnreadable(str(refusal)) from refusal
+    file.accepted += result.staged - len(result.problems)
+    file.duplicates += result.duplicates
+    file.quarantined += len(result.problems)
+    return result.rejected
 
 
 def _listed(
-    file: UsageFile, refused: list[UsageRow], events: list[UsageRow], result: IngestResult
+    file: UsageFile, refused: list[UsageRow], events: list[UsageRow], rejected: list[Rejection]
 ) -> list[UsageFileRefusal]:
     listed = [
         UsageFileRefusal(
@@ -294,7 +335,7 @@ def _listed(
         )
         for row in refused
     ]
-    for rejection in result.rejected:
+    for rejection in rejected:
         row = events[rejection.index]
         listed.append(
             UsageFileRefusal(

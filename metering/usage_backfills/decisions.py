@@ -5,7 +5,7 @@ All that changes is done by `work`, as new facts; what was there stays readable.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -17,6 +17,7 @@ from django.urls import reverse
 from accounts import approvals, audit
 from accounts.access import Actor, Permission
 from accounts.constraints import named
+from accounts.errors import CountinghouseError
 from accounts.models import ApprovalRequest, Customer
 from accounts.nudges import nudge
 from accounts.validation import require_reason
@@ -40,6 +41,7 @@ WORK_ON_BACKFILLS: Final = "metering.tasks.work_on_usage_backfills"
 _ONE_AT_A_TIME: Final = "source_and_period_have_one_open_backfill"
 _LONGEST_NAME: Final = 200
 _HOUR: Final = timedelta(hours=1)
+EVENTS_PREVIEWED_AT_ONCE: Final = 10_000
 # What of a preview changes a total.
 _CHANGES: Final = ("counted", "replaced", "brought_back", "voided")
 
@@ -135,6 +137,59 @@ def _scope_of(backfill: UsageBackfill) -> dict[str, Any]:
     }
 
 
+def ask_preview(*, backfill_id: int, actor: Actor, at: datetime) -> UsageBackfill:
+    """Preview the closing of an open backfill, or the revert of a closed one: at once, or by a worker if it is large.
+
+    Raises: PermissionMissing, UsageBackfillUnknown, UsageBackfillNotOpen, UsageBackfillTooLarge.
+    """
+    actor.require(Permission.CORRECT_USAGE)
+    backfill = _asked_of_a_worker(backfill_id, actor=actor, at=at)
+    if backfill is not None:
+        return backfill
+    return _preview(backfill_id, actor=actor, at=at)
+
+
+@transaction.atomic
+def _asked_of_a_worker(backfill_id: int, *, actor: Actor, at: datetime) -> UsageBackfill | None:
+    backfill = locked(backfill_id)
+    if backfill.status not in {Status.OPEN, Status.CLOSED}:
+        raise UsageBackfillNotOpen
+    if backfill.status == Status.OPEN:
+        is_large = plan.is_large(backfill, limit=EVENTS_PREVIEWED_AT_ONCE)
+    else:
+        is_large = backfill.items > EVENTS_PREVIEWED_AT_ONCE
+    if not is_large:
+        return None
+    if backfill.preview_asked_at is None:
+        backfill.preview_asked_at = at
+        backfill.save(update_fields=["preview_asked_at"])
+        audit.record(actor=actor, verb="usage_backfill.preview_asked", subject=backfill, at=at)
+    nudge(WORK_ON_BACKFILLS)
+    return backfill
+
+
+def _preview(backfill_id: int, *, actor: Actor, at: datetime) -> UsageBackfill:
+    is_closed = UsageBackfill.objects.filter(pk=backfill_id, status=Status.CLOSED).exists()
+    verb = preview_revert if is_closed else preview_backfill
+    return verb(backfill_id=backfill_id, actor=actor, at=at)
+
+
+def work_out_previews(*, clock: Callable[[], datetime]) -> int:
+    """Work out the previews that people wait for, and return how many that was; what is refused is noted."""
+    actor = Actor.system("usage backfills")
+    asked = list(UsageBackfill.objects.exclude(preview_asked_at=None).order_by("pk").values_list("pk", flat=True))
+    for backfill_id in asked:
+        error = ""
+        try:
+            _preview(backfill_id, actor=actor, at=clock())
+        except CountinghouseError as refusal:
+            error = str(refusal)
+        UsageBackfill.objects.filter(pk=backfill_id).exclude(status__in=[Status.ABANDONED, Status.REVERTED]).update(
+            preview_asked_at=None, last_error=error
+        )
+    return len(asked)
+
+
 @transaction.atomic
 def preview_backfill(*, backfill_id: int, actor: Actor, at: datetime) -> UsageBackfill:
     """Work out what the closing would change, and keep it: the real run, rolled back.
@@ -228,8 +283,8 @@ def abandon_backfill(*, backfill_id: int, reason: str, actor: Actor, at: datetim
         raise UsageBackfillNotOpen
     approvals.void_pending(kind=APPROVAL_KIND, subject_id=backfill.pk, reason=reason, actor=actor, at=at)
     backfill = locked(backfill_id)
-    backfill.status = Status.ABANDONED
-    backfill.save(update_fields=["status"])
+    backfill.status, backfill.preview_asked_at = Status.ABANDONED, None
+    backfill.save(update_fields=["status", "preview_asked_at"])
     gone, _ = backfill.events.all().delete()
     audit.record(
         actor=actor,

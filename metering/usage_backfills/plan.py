@@ -116,6 +116,28 @@ _UNDOING = """
 """
 
 
+def is_large(backfill: UsageBackfill, *, limit: int) -> bool:
+    """Tell whether a preview of the closing has more than `limit` events to settle; it reads no more than that."""
+    if backfill.staged > limit or backfill.mode == Mode.ADD:
+        return backfill.staged > limit
+    _, parameters = _scope_of(backfill)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT count(*) FROM (
+                SELECT FROM usage_event
+                WHERE time >= %(start)s AND time < %(end)s AND source = %(source)s
+                  AND (cardinality(%(customers)s::bigint[]) = 0 OR customer_id = ANY(%(customers)s))
+                  AND (cardinality(%(types)s::text[]) = 0 OR type = ANY(%(types)s))
+                LIMIT %(limit)s
+            ) AS found
+            """,
+            {**parameters, "limit": limit + 1},
+        )
+        (found,) = cursor.fetchone()
+    return int(found) > limit
+
+
 def find_what_is_there(backfill: UsageBackfill) -> int:
     """Note which counted events the closing meets, as they stand now; returns how many events it has to settle.
 

@@ -13,7 +13,7 @@ from metering.counting import CountingRules
 from metering.events import Event
 from metering.ingestion import counting_rules
 from metering.models import UsageBackfill, UsageBackfillItem
-from metering.usage_backfills.errors import UsageBackfillUnknown
+from metering.usage_backfills.errors import UsageBackfillNotOpen, UsageBackfillUnknown
 
 MOST_EVENTS: Final = 1_000_000
 
@@ -29,6 +29,15 @@ def locked(backfill_id: int) -> UsageBackfill:
     if backfill is None:
         raise UsageBackfillUnknown
     return backfill
+
+
+def require_open(backfill_id: int) -> None:
+    """Raise UsageBackfillUnknown or UsageBackfillNotOpen unless the backfill takes events."""
+    status = UsageBackfill.objects.filter(pk=backfill_id).values_list("status", flat=True).first()
+    if status is None:
+        raise UsageBackfillUnknown
+    if status != Status.OPEN:
+        raise UsageBackfillNotOpen
 
 
 def rules_of(

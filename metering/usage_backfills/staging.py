@@ -18,12 +18,11 @@ from metering.errors import TooManyEvents
 from metering.events import Event, payload_text, read_events, storable_text
 from metering.ingestion import MAX_EVENTS, Rejection
 from metering.models import UsageBackfill
+from metering.refusals import OUT_OF_SCOPE
 from metering.usage_backfills.errors import UsageBackfillNotOpen, UsageBackfillTooLarge, UsageBackfillUnknown
 from metering.usage_backfills.records import MOST_EVENTS, Status, locked, rules_of
 
 MOST_REFUSALS_LISTED: Final = 10_000
-
-OUT_OF_SCOPE: Final = "out_of_scope"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +125,7 @@ class _Scope:
         if backfill.event_types and event.type not in backfill.event_types:
             return OUT_OF_SCOPE, f"type {event.type!r} is not one of the backfill's"
         if contradiction := self.contradictions.get(event.index):
-            return "inconsistent", contradiction
+            return "malformed", f"the record contradicts itself: {contradiction}"
         return self._refusal_of_owner(event)
 
     def _refusal_of_owner(self, event: Event) -> tuple[str, str] | None:

@@ -50,6 +50,7 @@ class Command(BaseCommand):
             "--format", choices=[*FileFormat, "auto"], default="auto", help="told from the file's beginning if left out"
         )
         parser.add_argument("--mapping", help="a mapping's name, or a file of JSON; for CSV and Parquet")
+        parser.add_argument("--backfill", type=int, metavar="ID", help="fill the rows into this open backfill")
         parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
 
     def handle(self, *_args: Any, **options: Any) -> None:
@@ -70,6 +71,7 @@ class Command(BaseCommand):
                         origin=path.name,
                         mapping=mapping,
                         mapping_id=mapping_id,
+                        backfill_id=options["backfill"],
                         on_progress=bar.update,
                         clock=timezone.now,
                         actor=Actor.system("load_usage"),
