@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from typing import NamedTuple
 
 from django.db.models import Count, Q, QuerySet, Sum
 
@@ -14,7 +15,8 @@ from billing.invoice_list import CurrencyTotal, ranked_by_change, totals, with_b
 from billing.models import BillRun, BillRunItem, Invoice, UnbilledUsage
 from billing.steps import Step, steps_to
 from metering.completeness.findings import Finding, findings, settled_until
-from metering.models import Meter, UsageSeries
+from metering.models import Meter, QuarantinedEvent, UsageSeries
+from metering.reading.usage import UnseenWindow, windows_with_unseen_usage
 
 Status = BillRun.Status
 _ORDER = (Status.DRAFT, Status.IN_REVIEW, Status.APPROVED, Status.ISSUED)
@@ -165,6 +167,14 @@ class UsageToLookAt:
         return [each for each in self.found if each.is_open]
 
 
+class Waiting(NamedTuple):
+    """How many events of `[start, end)` wait in quarantine."""
+
+    events: int
+    start: datetime
+    end: datetime
+
+
 def usage_to_look_at(run: BillRun, *, at: datetime) -> UsageToLookAt:
     """Return what is odd about the usage of a run's month and customers; reads hours of three months."""
     month = month_period(run.month.year, run.month.month, run.legal_entity.time_zone)
@@ -172,6 +182,28 @@ def usage_to_look_at(run: BillRun, *, at: datetime) -> UsageToLookAt:
     found = findings(month.start, min(month.end, settled_until(at)), customers)
     last = month.end - timedelta(microseconds=1)
     return UsageToLookAt(found, month.start.date(), last.date())
+
+
+def changed_since_drafting(run: BillRun) -> list[str]:
+    """Return the names of the customers whose usage came, or was corrected, after their draft was made; two queries."""
+    seen = run.items.exclude(usage_watermark="").order_by("contract__customer__name", "id")
+    items = list(seen.values_list("contract__customer_id", "contract__customer__name", "period", "usage_watermark"))
+    windows = [
+        UnseenWindow(customer_id=customer_id, start=period.lower, end=period.upper, snapshot=watermark)
+        for customer_id, _, period, watermark in items
+    ]
+    if not windows:
+        return []
+    return list(dict.fromkeys(items[position][1] for position in sorted(windows_with_unseen_usage(windows))))
+
+
+def waiting_in_quarantine(run: BillRun) -> Waiting:
+    """Return how many events of a run's month wait in quarantine, whosoever they are; one query."""
+    month = month_period(run.month.year, run.month.month, run.legal_entity.time_zone)
+    waiting = QuarantinedEvent.objects.filter(
+        status=QuarantinedEvent.Status.OPEN, time__gte=month.start, time__lt=month.end
+    )
+    return Waiting(waiting.count(), month.start, month.end)
 
 
 def steps_of(run: BillRun) -> list[Step]:

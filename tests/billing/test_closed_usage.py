@@ -11,6 +11,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from accounts.access import Role
+from billing import run_overview
 from metering.corrections import closing
 from metering.corrections.correction_selection import EventFilter
 from metering.models import ClosedUsage
@@ -101,3 +102,18 @@ def test_the_database_refuses_to_change_what_was_closed() -> None:
         execute("UPDATE usage_closing SET quantity = 0")
     with refused("usage_closing_never_changes"):
         execute("DELETE FROM usage_closing")
+
+
+def test_a_run_tells_whose_usage_changed_after_its_drafts() -> None:
+    shop = make.shop()
+    customer, other = make.subscriber(shop, name="Late Ltd"), make.subscriber(shop, name="Early Ltd")
+    make.use(shop, customer, "10", on=make.OCT_10)
+    make.use(shop, other, "10", on=make.OCT_10)
+    run = make.drafted_run(shop)
+    before = run_overview.changed_since_drafting(run)
+    make.use(shop, customer, "4", on=make.OCT_10)
+
+    changed = run_overview.changed_since_drafting(run)
+
+    assert before == []
+    assert changed == ["Late Ltd"]

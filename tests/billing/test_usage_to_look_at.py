@@ -56,8 +56,20 @@ def test_a_run_says_how_much_of_its_usage_is_odd_and_asks(shop: Shop, run: BillR
     assert "1 finding on usage is open. I have looked at it." in said
 
 
-def test_a_run_of_usual_usage_says_nothing(shop: Shop, run: BillRun) -> None:
-    assert panel(shop, run) == ""
+# What a draft has seen is told by the transaction that brought it, which has to be another one.
+@pytest.mark.django_db(transaction=True)
+def test_a_run_of_usual_usage_says_that_it_is_in(shop: Shop, run: BillRun) -> None:
+    assert "The usage of this month is in" in panel(shop, run)
+
+
+def test_events_of_the_month_that_wait_in_quarantine_are_told(shop: Shop, run: BillRun) -> None:
+    strangers = [make_metering.event(time=f"2026-{month}-10T10:00:00Z", subject="nobody") for month in ("10", "09")]
+    make_metering.ingested(*strangers)
+
+    said = panel(shop, run)
+
+    assert "1 event of this month waits in quarantine" in said
+    assert "The usage of this month is in" not in said
 
 
 def test_what_was_acknowledged_or_is_of_another_month_or_meter_is_not_asked_about(shop: Shop, run: BillRun) -> None:
@@ -77,7 +89,7 @@ def test_what_was_acknowledged_or_is_of_another_month_or_meter_is_not_asked_abou
         at=make.NOV_2,
     )
 
-    assert panel(shop, run) == ""
+    assert "Usage to look at" not in panel(shop, run)
     assert [each.is_open for each in run_overview.usage_to_look_at(run, at=make.NOV_2).found] == [False]
 
 
