@@ -49,8 +49,9 @@ def make_partitions() -> None:
 
 @shared_task  # type: ignore[untyped-decorator]
 def keep_retention() -> None:
-    """Write and verify the files of planned months, bring back what is coming back, erase what was approved."""
-    retention_jobs.work(at=timezone.now())
+    """Write and verify the files of planned months, drop and bring back what was asked, erase what was approved."""
+    ends_at = time.monotonic() + _LONGEST_SECONDS
+    retention_jobs.work(is_time_up=lambda: time.monotonic() > ends_at, at=timezone.now())
 
 
 @shared_task  # type: ignore[untyped-decorator]  # celery comes without types

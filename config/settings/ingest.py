@@ -21,3 +21,5 @@ USAGE_FILE_LIMIT_BYTES = int(os.environ.get("USAGE_FILE_LIMIT_BYTES") or 1024 * 
 # A correction of more events than this, or of a greater part of any month's quantity, takes a second person.
 USAGE_CORRECTION_FREE_EVENTS = int(os.environ.get("USAGE_CORRECTION_FREE_EVENTS") or 10)
 USAGE_CORRECTION_FREE_SHARE = Decimal(os.environ.get("USAGE_CORRECTION_FREE_SHARE") or "0.01")
+# A month of more events than this takes several files; each is written, verified and loaded in a step of its own.
+ARCHIVE_PART_EVENTS = int(os.environ.get("ARCHIVE_PART_EVENTS") or 1_000_000)

@@ -9,7 +9,7 @@ from metering.models.files import UsageFile, UsageFileBatch, UsageFileMapping, U
 from metering.models.kafka import KafkaPartition
 from metering.models.meters import Meter, MeterVersion
 from metering.models.quarantine import QuarantinedEvent, RefusedEvent
-from metering.models.retention import ArchivedBatch, ArchivedMonth, LegalHold, LegalHoldLift, UsageErasure
+from metering.models.retention import ArchivedBatch, ArchivedMonth, ArchivedPart, LegalHold, LegalHoldLift, UsageErasure
 from metering.models.subjects import Subject, SubjectAssignment
 from metering.models.usage import (
     PartKind,
@@ -30,6 +30,7 @@ __all__ = [
     "Acknowledgement",
     "ArchivedBatch",
     "ArchivedMonth",
+    "ArchivedPart",
     "ClosedUsage",
     "ControlTotal",
     "KafkaPartition",

@@ -45,6 +45,7 @@ class ArchivedMonth(models.Model):
     dropped_at = models.DateTimeField(null=True)
     restored_at = models.DateTimeField(null=True)
     verified_in_transaction = models.BigIntegerField(null=True)
+    drop_asked_at = models.DateTimeField(null=True)
     last_error = models.TextField(blank=True)
 
     class Meta:
@@ -107,6 +108,16 @@ class ArchivedMonth(models.Model):
                 ),
                 sentence="Detached events are dropped only once their file was verified again.",
             ),
+            pgtrigger.Trigger(
+                name="every_part_was_compared",
+                when=pgtrigger.Before,
+                operation=pgtrigger.Update,
+                condition=pgtrigger.Condition("OLD.status = 'detached' AND NEW.status = 'dropped'"),
+                func="IF EXISTS (SELECT FROM metering_archivedpart AS part WHERE part.month_id = NEW.id"
+                " AND part.compared_at IS NULL) THEN "
+                + refusal("every_part_was_compared", "Every file of a month is compared with its events once more.")
+                + " END IF; RETURN NEW;",
+            ),
             refuse(
                 "archived_month_is_never_deleted",
                 operation=pgtrigger.Delete,
@@ -117,6 +128,62 @@ class ArchivedMonth(models.Model):
 
     def __str__(self) -> str:
         return f"{self.month:%Y-%m}"
+
+
+class ArchivedPart(models.Model):
+    """One file of an archived month: so many events in the order of their primary key, from the part before on.
+
+    `until_*` name its last event; without them it is the last part, which reaches to the end of the month. What was
+    done with it is noted as soon as it is done, so that no step of a large month has to begin anew: `verified_at`
+    against the live table, `compared_at` against the detached one, `loaded_at` on the way back.
+    """
+
+    month = models.ForeignKey(ArchivedMonth, on_delete=models.PROTECT, related_name="parts")
+    number = models.PositiveIntegerField()
+    revision = models.PositiveIntegerField()
+    file = models.CharField(max_length=80)
+    file_sha256 = models.CharField(max_length=64)
+    file_bytes = models.BigIntegerField()
+    manifest_sha256 = models.CharField(max_length=64)
+    rows = models.BigIntegerField()
+    rows_sha256 = models.CharField(max_length=64)
+    key_high = models.DecimalField()
+    key_low = models.DecimalField()
+    until_customer = models.BigIntegerField(null=True)
+    until_time = models.DateTimeField(null=True)
+    until_key = models.UUIDField(null=True)
+    verified_at = models.DateTimeField(null=True)
+    compared_at = models.DateTimeField(null=True)
+    loaded_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ("month", "number")
+        constraints = (
+            models.UniqueConstraint(fields=["month", "number"], name="part_of_a_month_is_written_once"),
+            models.CheckConstraint(
+                condition=Q(until_customer__isnull=True, until_time__isnull=True, until_key__isnull=True)
+                | Q(until_customer__isnull=False, until_time__isnull=False, until_key__isnull=False),
+                name="archived_part_ends_with_an_event",
+            ),
+            models.CheckConstraint(
+                condition=~Q(file_sha256="") & ~Q(manifest_sha256=""), name="archived_part_has_a_file"
+            ),
+        )
+        triggers = (
+            pgtrigger.Trigger(
+                name="part_of_an_archive_stays",
+                when=pgtrigger.Before,
+                operation=pgtrigger.Delete,
+                func="IF EXISTS (SELECT FROM metering_archivedmonth WHERE id = OLD.month_id AND status <> 'planned')"
+                " THEN "
+                + refusal("part_of_an_archive_stays", "A file of an archived month goes when the month begins anew.")
+                + " END IF; RETURN OLD;",
+            ),
+            refuse_truncate("parts_are_never_emptied", sentence="Archived months are never forgotten."),
+        )
+
+    def __str__(self) -> str:
+        return self.file
 
 
 class ArchivedBatch(models.Model):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from datetime import date
 from decimal import Decimal
@@ -110,7 +110,10 @@ class Contents(msgspec.Struct):
 
 
 class Manifest(msgspec.Struct):
-    """What is said of a file, beside it: `replaces` is the SHA-256 of the manifest before an erasure."""
+    """What is said of a file, beside it: `replaces` is the SHA-256 of the manifest before an erasure.
+
+    A month has as many files as it takes, numbered from 1; `is_last` says that there is none after this one.
+    """
 
     format: int
     month: str
@@ -120,6 +123,8 @@ class Manifest(msgspec.Struct):
     file_bytes: int
     columns: list[str]
     contents: Contents
+    part: int = 1
+    is_last: bool = True
     replaces: str = ""
     erasure: int | None = None
 
@@ -172,14 +177,18 @@ class Counting:
                 self._sums[name] = EXACT.add(self._sums[name], self._value_of(row, series_id) or Decimal(0))
 
 
-def file_name(month: date, revision: int) -> str:
+def file_name(month: date, revision: int, part: int = 1) -> str:
     """Return the name of a month's file of events."""
-    return f"usage-{month:%Y-%m}.r{revision}.parquet"
+    return f"{_stem(month, revision, part)}.parquet"
 
 
-def manifest_name(month: date, revision: int) -> str:
+def manifest_name(month: date, revision: int, part: int = 1) -> str:
     """Return the name of the manifest beside it."""
-    return f"usage-{month:%Y-%m}.r{revision}.json"
+    return f"{_stem(month, revision, part)}.json"
+
+
+def _stem(month: date, revision: int, part: int) -> str:
+    return f"usage-{month:%Y-%m}.r{revision}{f'.p{part:04}' if part > 1 else ''}"
 
 
 def write(
@@ -189,21 +198,25 @@ def write(
     month: date,
     revision: int,
     value_of: ValueOf,
+    part: int = 1,
+    is_last: Callable[[], bool] = lambda: True,
     replaces: str = "",
     erasure: int | None = None,
 ) -> tuple[Manifest, str]:
     """Write a month's file and its manifest; returns the manifest and its SHA-256.
 
+    `is_last` is asked once the events are written.
+
     Killed at any point it leaves what was there, and perhaps a `.part`, which the next run overwrites.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / file_name(month, revision)
+    path = folder / file_name(month, revision, part)
     counting = Counting(value_of)
-    part = _part(path)
-    with part.open("wb") as stream, pq.ParquetWriter(stream, _SCHEMA, compression="zstd") as writer:
+    draft = _draft(path)
+    with draft.open("wb") as stream, pq.ParquetWriter(stream, _SCHEMA, compression="zstd") as writer:
         for group in _groups(counting.through(rows)):
             writer.write_batch(group)
-    _publish(part, path)
+    _publish(draft, path)
     manifest = Manifest(
         format=FORMAT_VERSION,
         month=f"{month:%Y-%m}",
@@ -213,24 +226,26 @@ def write(
         file_bytes=path.stat().st_size,
         columns=list(COLUMNS),
         contents=counting.contents(),
+        part=part,
+        is_last=is_last(),
         replaces=replaces,
         erasure=erasure,
     )
-    manifest_path = folder / manifest_name(month, revision)
+    manifest_path = folder / manifest_name(month, revision, part)
     text = msgspec.json.format(_encode(manifest), indent=1) + b"\n"
-    _part(manifest_path).write_bytes(text)
-    _publish(_part(manifest_path), manifest_path)
+    _draft(manifest_path).write_bytes(text)
+    _publish(_draft(manifest_path), manifest_path)
     return manifest, hashlib.sha256(text).hexdigest()
 
 
-def _part(path: Path) -> Path:
+def _draft(path: Path) -> Path:
     return path.with_name(f".{path.name}.part")
 
 
-def _publish(part: Path, path: Path) -> None:
+def _publish(draft: Path, path: Path) -> None:
     """Give a written file its name once it is on the disk, and see to it that the name is too."""
-    _flush(part)
-    part.replace(path)
+    _flush(draft)
+    draft.replace(path)
     _flush(path.parent)
 
 
@@ -317,10 +332,12 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def remove_superseded(folder: Path, *, month: date, revision: int) -> None:
-    """Delete the month's files of earlier revisions, and what a killed run left behind."""
+def remove_superseded(folder: Path, *, month: date, kept: Collection[str]) -> None:
+    """Delete the month's files but those to be kept: earlier revisions, and what a killed run left behind."""
+    if not folder.is_dir():
+        return
     for path in [*folder.glob(f"usage-{month:%Y-%m}.r*"), *folder.glob(f".usage-{month:%Y-%m}.r*.part")]:
-        if path.name not in {file_name(month, revision), manifest_name(month, revision)}:
+        if path.name not in kept:
             with suppress(FileNotFoundError):
                 path.unlink()
     _flush(folder)

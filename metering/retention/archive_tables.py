@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 from django.db import DatabaseError, connection, transaction
@@ -42,17 +43,53 @@ def keep_others_out(table: str) -> None:
         cursor.execute(f"LOCK TABLE {table} IN SHARE MODE")
 
 
+class Place(NamedTuple):
+    """An event's place in the order of the files: the primary key of `usage_event`."""
+
+    customer_id: int
+    time: datetime
+    key: UUID
+
+
+class Stretch(NamedTuple):
+    """Events behind one place, up to and including another; None: from the beginning, to the end."""
+
+    after: Place | None = None
+    until: Place | None = None
+
+    @property
+    def condition(self) -> str:
+        """The stretch in SQL."""
+        behind = "(customer_id, time, key) > (%s, %s, %s)" if self.after else "true"
+        up_to = "(customer_id, time, key) <= (%s, %s, %s)" if self.until else "true"
+        return f"{behind} AND {up_to}"
+
+    @property
+    def values(self) -> list[object]:
+        """The values of the condition."""
+        return [*(self.after or ()), *(self.until or ())]
+
+
+EVERYTHING = Stretch()
+
+
+def place_of(row: EventRow) -> Place:
+    """Return where an event lies."""
+    return Place(row.customer_id, moment_of(row.time), UUID(bytes=row.key))
+
+
 @contextmanager
-def events(table: str) -> Iterator[Iterator[EventRow]]:
-    """Read a month's events in the order of the file, some at a time."""
+def events(table: str, stretch: Stretch = EVERYTHING, *, limit: int | None = None) -> Iterator[Iterator[EventRow]]:
+    """Read a month's events, or a stretch of them, in the order of the files, some at a time."""
     with connection.wrap_database_errors, connection.connection.cursor(name="events_of_a_month") as cursor:
         cursor.itersize = _ROWS_AT_ONCE
         cursor.execute(
             f"""
             SELECT customer_id, (extract(epoch FROM time) * 1000000)::bigint, uuid_send(key), batch_id, source,
                    event_id, type, subject, data::text, series_ids
-            FROM {table} ORDER BY customer_id, time, key
+            FROM {table} WHERE {stretch.condition} ORDER BY customer_id, time, key LIMIT %s
             """,  # noqa: S608 -- a name of ours
+            [*stretch.values, limit],
         )
         yield (EventRow(*row) for row in cursor)
 
@@ -83,19 +120,31 @@ def count(table: str) -> int:
     return int(found)
 
 
-def contents_of(table: str) -> Contents:
-    """Return what a table's events come to, as a manifest would say it."""
+def is_empty(table: str, stretch: Stretch) -> bool:
+    """Tell whether a table has no event in a stretch."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT NOT EXISTS (SELECT FROM {table} WHERE {stretch.condition})",  # noqa: S608 -- a name of ours
+            stretch.values,
+        )
+        (empty,) = cursor.fetchone()
+    return bool(empty)
+
+
+def contents_of(table: str, stretch: Stretch = EVERYTHING) -> Contents:
+    """Return what a table's events, or a stretch of them, come to, as a manifest would say it."""
     counting = Counting(SeriesValues())
-    with events(table) as rows:
+    with events(table, stretch) as rows:
         for _ in counting.through(rows):
             pass
     return counting.contents()
 
 
 def load(month: date, rows: Iterable[EventRow]) -> None:
-    """Fill the table of a month that comes back; nobody sees it before it is attached."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT make_detached_usage_event_partition(%s)", [month])
+    """Add events to the table of a month that comes back; nobody sees it before it is attached."""
+    if not exists(detached_of(month)):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT make_detached_usage_event_partition(%s)", [month])
     with (
         connection.wrap_database_errors,
         connection.connection.cursor() as cursor,

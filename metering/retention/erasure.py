@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -23,7 +22,7 @@ from accounts.models import ApprovalRequest, Customer
 from metering.errors import ErasureInvalid, ErasureOpen, ErasureUnknown, UsageOnHold
 from metering.events import event_key
 from metering.models import ArchivedMonth, RefusedEvent, UsageErasure, UsageFileRefusal
-from metering.retention import archive_files, archive_tables, erasure_traces, legal_holds, retention
+from metering.retention import archive_parts, archive_tables, erasure_traces, legal_holds, retention
 from metering.retention.archive_files import EventRow
 from metering.retention.erasure_guard import ERASED, add, name_erasure, subjects_of
 
@@ -109,8 +108,8 @@ def counts(*, customer_id: int, before: datetime) -> dict[str, int]:
 
 def _archived_rows(customer_id: int, *, before: datetime) -> Iterator[int]:
     for archived in _months_away(before):
-        contents = retention.manifest_of(archived).contents
-        yield contents.customers.get(str(customer_id), 0)
+        for manifest in retention.manifests_of(archived):
+            yield manifest.contents.customers.get(str(customer_id), 0)
 
 
 def _summary(erasure: UsageErasure) -> dict[str, Any]:
@@ -382,7 +381,7 @@ def _erase_archived(erasure: UsageErasure, archived: ArchivedMonth, *, actor: Ac
     emptying = _Emptying(erasure)
     with transaction.atomic():
         name_erasure(erasure)
-        archived = retention.rewrite_file(
+        archived = retention.rewrite_files(
             month=archived.month,
             customer_id=erasure.customer_id,
             through=emptying.through,
@@ -392,7 +391,7 @@ def _erase_archived(erasure: UsageErasure, archived: ArchivedMonth, *, actor: Ac
             at=at,
         )
         add(erasure, archived_events=emptying.emptied)
-    archive_files.remove_superseded(Path(archived.folder), month=archived.month, revision=archived.revision)
+    archive_parts.remove_superseded(archived)
 
 
 def _empty_whole_table(table: str, erasure: UsageErasure) -> None:

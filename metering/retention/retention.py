@@ -1,14 +1,14 @@
 """Takes old months of events into files and brings them back; totals, identities and series stay all the time.
 
-A month goes step by step (`ArchivedMonth.Status`): planned, its file written, the file verified against the events,
-the events' table detached from `usage_event`, and dropped. Each step is one transaction: killed it has done nothing
-but perhaps written a file that the next run overwrites; repeated it finds its work done. Detaching and dropping are
-each asked for by a person; the steps before are done by the jobs.
+A month goes step by step (`ArchivedMonth.Status`): planned, its files written, the files verified against the events,
+the events' table detached from `usage_event`, and dropped. What takes long goes file by file, each in a transaction of
+its own: killed it has done nothing but perhaps written a file that the next run overwrites; repeated it finds its work
+done. Detaching and dropping are each asked for by a person; the jobs do what takes long.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -21,7 +21,6 @@ from accounts import audit
 from accounts.access import Actor, Permission
 from accounts.constraints import named
 from metering.errors import (
-    ArchiveFileDamaged,
     MonthChanged,
     MonthHasWaitingEvents,
     MonthNotArchivable,
@@ -30,21 +29,14 @@ from metering.errors import (
     MonthUnknown,
 )
 from metering.ingestion import earliest_acceptable
-from metering.models import ArchivedBatch, ArchivedMonth
-from metering.retention import archive_files, archive_tables, legal_holds
-from metering.retention.archive_files import Contents, Counting, EventRow, Manifest
-from metering.retention.archive_tables import moment_of
-from metering.retention.archived_values import SeriesValues
+from metering.models import ArchivedMonth, ArchivedPart
+from metering.retention import archive_parts, archive_tables, legal_holds
+from metering.retention.archive_files import EventRow, Manifest
 from metering.retention.partitions import first_of_month
 
 Status = ArchivedMonth.Status
 # The events of these months are not in `usage_event`.
 AWAY = (Status.DETACHED, Status.DROPPED, Status.RESTORING)
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ROWS_AT_ONCE = 1_000
-# Detaching keeps every sender out while it happens; it takes milliseconds, and gives up rather than let them queue.
-_LOCK_TIMEOUT = "3s"
 
 
 def plan_archive(*, month: date, folder: Path | None = None, actor: Actor, at: datetime) -> ArchivedMonth:
@@ -80,94 +72,105 @@ def _start_over(archived: ArchivedMonth, *, folder: str = "") -> None:
     archived.status = Status.PLANNED
     archived.revision += 1
     archived.folder = folder or archived.folder
-    archived.save(update_fields=["status", "revision", "folder"])
+    archived.rows = 0
+    archived.save(update_fields=["status", "revision", "folder", "rows"])
+    ArchivedPart.objects.filter(month=archived).delete()
 
 
-@transaction.atomic
-def export_month(*, month: date, actor: Actor, at: datetime) -> ArchivedMonth:
-    """Write a planned month's events into its file, with its manifest.
+def _never() -> bool:
+    return False
+
+
+def export_month(*, month: date, is_time_up: Callable[[], bool] = _never, actor: Actor, at: datetime) -> ArchivedMonth:
+    """Write a planned month's events into its files, each with its manifest, until all are written or the time is up.
+
+    Each file is a step of its own; cut off, the next run goes on behind the last whole one.
 
     Raises: PermissionMissing, MonthUnknown, MonthNotInState, MonthInProgress.
     """
     actor.require(Permission.MANAGE_RETENTION)
+    while True:
+        archived = _export_part(month, actor=actor, at=at)
+        if archived.status != Status.PLANNED or is_time_up():
+            return archived
+
+
+@transaction.atomic
+def _export_part(month: date, *, actor: Actor, at: datetime) -> ArchivedMonth:
     archived = _locked(month)
     if archived.status in {Status.EXPORTED, Status.VERIFIED}:
         return archived
     _require(archived, Status.PLANNED)
-    with archive_tables.events(archive_tables.partition_of(month)) as rows:
-        manifest, manifest_sha256 = archive_files.write(
-            rows,
-            folder=Path(archived.folder),
-            month=month,
-            revision=archived.revision,
-            value_of=SeriesValues(),
-        )
-    _take_over(archived, manifest, manifest_sha256)
+    is_last = archive_parts.write_next(archived, table=archive_tables.partition_of(month))
+    archive_parts.add_up(archived)
+    archived.last_error = ""
+    if not is_last:
+        archived.save()
+        return archived
     archived.status = Status.EXPORTED
     archived.exported_at = at
-    archived.last_error = ""
     archived.save()
     audit.record(
         actor=actor,
         verb="archived_month.exported",
         subject=archived,
         at=at,
-        data={"events": archived.rows, "sha256": archived.file_sha256, "file": manifest.file},
+        data={
+            "events": archived.rows,
+            "sha256": archived.file_sha256,
+            "files": [part.file for part in archive_parts.parts_of(archived)],
+        },
     )
     return archived
 
 
-def _take_over(archived: ArchivedMonth, manifest: Manifest, manifest_sha256: str) -> None:
-    contents = manifest.contents
-    archived.manifest_sha256 = manifest_sha256
-    archived.file_sha256 = manifest.file_sha256
-    archived.file_bytes = manifest.file_bytes
-    archived.rows = contents.rows
-    archived.rows_sha256 = contents.rows_sha256
-    archived.key_high, archived.key_low = contents.key_high, contents.key_low
+def verify_month(*, month: date, is_time_up: Callable[[], bool] = _never, actor: Actor, at: datetime) -> ArchivedMonth:
+    """Read the written files back, work out all that their manifests say anew, and compare it with the events.
 
-
-def verify_month(*, month: date, actor: Actor, at: datetime) -> ArchivedMonth:
-    """Read a written file back, work out all that its manifest says anew, and compare it with the events.
-
-    Nothing can be added to the month meanwhile. A month that changed since begins anew.
+    Each file is a step of its own, until all are verified or the time is up; a file that was verified is not read
+    again. Nothing can be added to the month meanwhile: one that changed since begins anew.
 
     Raises: PermissionMissing, MonthUnknown, MonthNotInState, MonthInProgress, ArchiveFileDamaged, MonthChanged.
     """
     actor.require(Permission.MANAGE_RETENTION)
     with _beginning_anew_if_changed(month):
-        return _verify(month, actor=actor, at=at)
+        while True:
+            archived = _verify_part(month, actor=actor, at=at)
+            if archived.status == Status.VERIFIED or is_time_up():
+                return archived
 
 
 @transaction.atomic
-def _verify(month: date, *, actor: Actor, at: datetime) -> ArchivedMonth:
+def _verify_part(month: date, *, actor: Actor, at: datetime) -> ArchivedMonth:
     archived = _locked(month)
     if archived.status == Status.VERIFIED:
         return archived
     _require(archived, Status.EXPORTED)
-    manifest = _verified_manifest(archived)
-    archive_tables.keep_others_out(archive_tables.partition_of(month))
-    _require_same(manifest.contents, archive_tables.contents_of(archive_tables.partition_of(month)))
-    ArchivedBatch.objects.filter(month=archived).delete()
-    ArchivedBatch.objects.bulk_create(
-        [
-            ArchivedBatch(
-                month=archived,
-                batch_id=int(batch_id),
-                events=batch.events,
-                earliest_at=moment_of(batch.earliest),
-            )
-            for batch_id, batch in manifest.contents.batches.items()
-        ],
-        batch_size=5_000,
-    )
+    table = archive_tables.partition_of(month)
+    archive_tables.keep_others_out(table)
+    waiting = ArchivedPart.objects.filter(month=archived, verified_at__isnull=True).order_by("number")
+    part = waiting.first()
+    if part is not None:
+        archive_parts.compare(part, archived, table=table)
+        part.verified_at = at
+        part.save(update_fields=["verified_at"])
+    if waiting.exists():
+        return archived
+    # Events are only ever added: as many as were verified, one part after another, are those that were verified.
+    _require_count(archived, table=table)
+    archive_parts.keep_batches(archived)
     archived.status = Status.VERIFIED
     archived.verified_at = at
     archived.last_error = ""
     archived.save()
-    archive_files.remove_superseded(Path(archived.folder), month=month, revision=archived.revision)
+    archive_parts.remove_superseded(archived)
     audit.record(actor=actor, verb="archived_month.verified", subject=archived, at=at, data={"events": archived.rows})
     return archived
+
+
+def _require_count(archived: ArchivedMonth, *, table: str) -> None:
+    if archive_tables.count(table) != archived.rows:
+        raise MonthChanged
 
 
 def detach_month(*, month: date, actor: Actor, at: datetime) -> ArchivedMonth:
@@ -190,13 +193,12 @@ def _detach(month: date, *, actor: Actor, at: datetime) -> ArchivedMonth:
     if archived.status == Status.DETACHED:
         return archived
     _require(archived, Status.VERIFIED)
-    archive_files.require_whole(file_of(archived), manifest_of(archived))
+    archive_parts.require_whole(archived)
     archive_tables.keep_others_out(archive_tables.partition_of(month))
-    # Events are only ever added: as many as were verified are those that were verified.
-    if archive_tables.count(archive_tables.partition_of(month)) != archived.rows:
-        raise MonthChanged
+    _require_count(archived, table=archive_tables.partition_of(month))
     archived.status = Status.DETACHED
     archived.detached_at = at
+    ArchivedPart.objects.filter(month=archived).update(compared_at=None)
     with _on_hold_named(month):
         archived.save()
     with archive_tables.waiting_briefly(), connection.cursor() as cursor:
@@ -206,20 +208,63 @@ def _detach(month: date, *, actor: Actor, at: datetime) -> ArchivedMonth:
 
 
 @transaction.atomic
-def drop_month(*, month: date, actor: Actor, at: datetime) -> ArchivedMonth:
-    """Drop a detached month's table, after its file has been verified against it once more, here and now.
+def ask_drop(*, month: date, actor: Actor, at: datetime) -> ArchivedMonth:
+    """Ask that a detached month's table be dropped; the jobs compare its files with it once more, and drop it then.
+
+    Asking twice asks once; a month that is dropped stays so.
+
+    Raises: PermissionMissing, MonthUnknown, MonthNotInState, MonthInProgress, MonthOnHold.
+    """
+    actor.require(Permission.MANAGE_RETENTION)
+    archived = _locked(month)
+    if archived.status == Status.DROPPED or archived.drop_asked_at is not None:
+        return archived
+    _require(archived, Status.DETACHED)
+    if legal_holds.of_month(month):
+        raise _held(month)
+    archived.drop_asked_at = at
+    archived.save(update_fields=["drop_asked_at"])
+    audit.record(actor=actor, verb="archived_month.drop_asked", subject=archived, at=at)
+    return archived
+
+
+def drop_month(*, month: date, is_time_up: Callable[[], bool] = _never, actor: Actor, at: datetime) -> ArchivedMonth:
+    """Drop a detached month's table, after each of its files was compared with it once more.
+
+    Each file is a step of its own, until all are compared or the time is up.
 
     Raises: PermissionMissing, MonthUnknown, MonthNotInState, MonthInProgress, MonthOnHold, ArchiveFileDamaged,
     MonthChanged.
     """
     actor.require(Permission.MANAGE_RETENTION)
+    while True:
+        archived = _drop_once_compared(month, actor=actor, at=at)
+        if archived.status == Status.DROPPED or is_time_up():
+            return archived
+
+
+@transaction.atomic
+def _drop_once_compared(month: date, *, actor: Actor, at: datetime) -> ArchivedMonth:
     archived = _locked(month)
     if archived.status == Status.DROPPED:
         return archived
     _require(archived, Status.DETACHED)
-    _require_same(_verified_manifest(archived).contents, archive_tables.contents_of(archive_tables.detached_of(month)))
+    table = archive_tables.detached_of(month)
+    archive_tables.keep_others_out(table)
+    waiting = ArchivedPart.objects.filter(month=archived, compared_at__isnull=True).order_by("number")
+    part = waiting.first()
+    if part is not None:
+        archive_parts.compare(part, archived, table=table)
+        part.compared_at = at
+        part.save(update_fields=["compared_at"])
+    if waiting.exists():
+        return archived
+    archive_parts.require_whole(archived)
+    _require_count(archived, table=table)
     archived.status = Status.DROPPED
     archived.verified_at = archived.dropped_at = at
+    archived.drop_asked_at = None
+    archived.last_error = ""
     archived.verified_in_transaction = _transaction_id()
     with _on_hold_named(month):
         archived.save()
@@ -229,15 +274,20 @@ def drop_month(*, month: date, actor: Actor, at: datetime) -> ArchivedMonth:
     return archived
 
 
-def bring_back(*, month: date, actor: Actor, at: datetime) -> ArchivedMonth:
+def bring_back(*, month: date, is_time_up: Callable[[], bool] = _never, actor: Actor, at: datetime) -> ArchivedMonth:
     """Bring an archived month's events back, equal to what they were; a month that is there already is returned.
 
-    A table that was only detached is attached again; otherwise the events are loaded from the file.
+    A table that was only detached is attached again; otherwise the events are loaded from the files, each of which is
+    a step of its own, until all are loaded or the time is up.
 
     Raises: PermissionMissing, MonthUnknown, MonthNotInState, MonthInProgress, ArchiveFileDamaged.
     """
     archived = ask_back(month=month, actor=actor, at=at)
-    return _bring_back(archived.month, actor=actor, at=at)
+    while archived.status != Status.RESTORED:
+        archived = _bring_back(month, actor=actor, at=at)
+        if is_time_up():
+            break
+    return archived
 
 
 @transaction.atomic
@@ -255,6 +305,7 @@ def ask_back(*, month: date, actor: Actor, at: datetime) -> ArchivedMonth:
     if archived.status == Status.DROPPED:
         archived.status = Status.RESTORING
         archived.save(update_fields=["status"])
+        ArchivedPart.objects.filter(month=archived).update(loaded_at=None)
         audit.record(actor=actor, verb="archived_month.asked_back", subject=archived, at=at)
     return archived
 
@@ -266,11 +317,18 @@ def _bring_back(month: date, *, actor: Actor, at: datetime) -> ArchivedMonth:
         return archived
     _require(archived, Status.DETACHED, Status.RESTORING)
     if archived.status == Status.RESTORING:
-        manifest = _verified_manifest(archived)
-        archive_tables.load(month, archive_files.read(file_of(archived)))
-        _require_same(manifest.contents, archive_tables.contents_of(archive_tables.detached_of(month)))
+        waiting = ArchivedPart.objects.filter(month=archived, loaded_at__isnull=True).order_by("number")
+        part = waiting.first()
+        if part is not None:
+            archive_parts.load(part, archived)
+            part.loaded_at = at
+            part.save(update_fields=["loaded_at"])
+        if waiting.exists():
+            return archived
+        _require_count(archived, table=archive_tables.detached_of(month))
     archived.status = Status.RESTORED
     archived.restored_at = at
+    archived.drop_asked_at = None
     archived.last_error = ""
     archived.save()
     with archive_tables.waiting_briefly(), connection.cursor() as cursor:
@@ -280,7 +338,7 @@ def _bring_back(month: date, *, actor: Actor, at: datetime) -> ArchivedMonth:
 
 
 def check_archive(*, month: date, actor: Actor, at: datetime) -> ArchivedMonth:
-    """Verify the file of a month that is away, as of now.
+    """Verify the files of a month that is away, as of now.
 
     Raises: PermissionMissing, MonthUnknown, MonthNotInState, MonthInProgress, ArchiveFileDamaged.
     """
@@ -288,27 +346,27 @@ def check_archive(*, month: date, actor: Actor, at: datetime) -> ArchivedMonth:
     with transaction.atomic():
         archived = _locked(month)
         _require(archived, *AWAY)
-        _verified_manifest(archived)
+        for part in archive_parts.parts_of(archived):
+            archive_parts.verified_manifest(part, archived)
         archived.verified_at = at
         archived.save(update_fields=["verified_at"])
     return archived
 
 
-def rewrite_file(
+def rewrite_files(
     *,
     month: date,
     customer_id: int,
-    through: Callable[[Iterator[EventRow]], Iterator[EventRow]],
+    through: Callable[[Iterable[EventRow]], Iterator[EventRow]],
     empty_table: Callable[[str], None],
     erasure_id: int,
     actor: Actor,
     at: datetime,
 ) -> ArchivedMonth:
-    """Write a month's file anew for an erasure, inside its transaction; the caller takes the old one off the disk.
+    """Write a month's files anew for an erasure, inside its transaction; the caller takes the old ones off the disk.
 
-    The new manifest names the one before. `empty_table` does the same to a table that is only detached. A month that
-    is not away yet begins anew, also one that is planned, of which a killed export may have left a file. A file without
-    the customer's events, or that this erasure has rewritten, stays.
+    Those without the customer's events stay. `empty_table` does the same to a table that lies beside `usage_event`. A
+    month that is not away yet begins anew, also one that is planned, of which a killed export may have left a file.
 
     Raises: MonthInProgress, ArchiveFileDamaged, MonthChanged.
     """
@@ -316,25 +374,17 @@ def rewrite_file(
     if archived.status in {Status.PLANNED, Status.EXPORTED, Status.VERIFIED}:
         _start_over(archived)
         return archived
-    before = manifest_of(archived)
-    if str(customer_id) not in before.contents.customers or before.erasure == erasure_id:
+    rewritten = archive_parts.rewrite(archived, customer_id=customer_id, through=through, erasure_id=erasure_id, at=at)
+    if not rewritten:
         return archived
-    archive_files.require_whole(file_of(archived), before)
-    manifest, manifest_sha256 = archive_files.write(
-        through(archive_files.read(file_of(archived))),
-        folder=Path(archived.folder),
-        month=month,
-        revision=archived.revision + 1,
-        value_of=SeriesValues(),
-        replaces=archived.manifest_sha256,
-        erasure=erasure_id,
-    )
     archived.revision += 1
-    _take_over(archived, manifest, manifest_sha256)
-    _verified_manifest(archived)
-    if archived.status == Status.DETACHED:
-        empty_table(archive_tables.detached_of(month))
-        _require_same(manifest.contents, archive_tables.contents_of(archive_tables.detached_of(month)))
+    archive_parts.add_up(archived)
+    table = archive_tables.detached_of(month)
+    if archived.status in {Status.DETACHED, Status.RESTORING} and archive_tables.exists(table):
+        empty_table(table)
+        for part, _ in rewritten:
+            if archived.status == Status.DETACHED or part.loaded_at is not None:
+                archive_parts.compare(part, archived, table=table)
     archived.verified_at = at
     archived.save()
     audit.record(
@@ -342,7 +392,10 @@ def rewrite_file(
         verb="archived_month.rewritten",
         subject=archived,
         at=at,
-        data={"erasure": erasure_id, "replaces": before.file_sha256, "sha256": archived.file_sha256},
+        data={
+            "erasure": erasure_id,
+            "files": {before.file: [before.file_sha256, part.file_sha256] for part, before in rewritten},
+        },
     )
     return archived
 
@@ -368,18 +421,6 @@ def archived_months(start: datetime, end: datetime) -> list[AwayMonth]:
         for each in found.order_by("month")
         if each.detached_at is not None
     ]
-
-
-def recountable(*, customer_id: int, moment: datetime) -> bool:
-    """Tell whether the events of the hour are all here and whole, so that its total can be worked out anew.
-
-    In SQL: `usage_is_recountable(customer_id, hour)`, or the spans themselves in the view `usage_unrecountable`
-    (customer_id, null for all; starts_at; ends_at; reason).
-    """
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT usage_is_recountable(%s, %s)", [customer_id, moment])
-        (answer,) = cursor.fetchone()
-    return bool(answer)
 
 
 def start_of(month: date) -> datetime:
@@ -416,11 +457,14 @@ def _require(archived: ArchivedMonth, *states: str) -> None:
         raise MonthNotInState(msg)
 
 
+def _held(month: date) -> MonthOnHold:
+    holds = ", ".join(f"“{hold.reason}”" for hold in legal_holds.of_month(month))
+    return MonthOnHold(f"A legal hold covers {month:%B %Y}: {holds or 'it was set a moment ago'}.")
+
+
 @contextmanager
 def _on_hold_named(month: date) -> Iterator[None]:
-    holds = ", ".join(f"“{hold.reason}”" for hold in legal_holds.of_month(month))
-    held = MonthOnHold(f"A legal hold covers {month:%B %Y}: {holds or 'it was set a moment ago'}.")
-    with named("month_on_hold_stays", held), named("month_with_waiting_events_stays", MonthHasWaitingEvents):
+    with named("month_on_hold_stays", _held(month)), named("month_with_waiting_events_stays", MonthHasWaitingEvents):
         yield
 
 
@@ -436,38 +480,14 @@ def _beginning_anew_if_changed(month: date) -> Iterator[None]:
         raise
 
 
-def manifest_of(archived: ArchivedMonth) -> Manifest:
-    """Return the manifest of a month's file. Raises: ArchiveFileDamaged."""
-    path = Path(archived.folder) / archive_files.manifest_name(archived.month, archived.revision)
-    manifest = archive_files.read_manifest(path, sha256=archived.manifest_sha256)
-    if manifest.file_sha256 != archived.file_sha256:
-        msg = f"{path.name} names another file than the one that was written."
-        raise ArchiveFileDamaged(msg)
-    return manifest
+def manifests_of(archived: ArchivedMonth) -> list[Manifest]:
+    """Return the manifests of a month's files, in order. Raises: ArchiveFileDamaged."""
+    return [archive_parts.manifest_of(part, archived) for part in archive_parts.parts_of(archived)]
 
 
-def file_of(archived: ArchivedMonth) -> Path:
-    """Return where a month's file lies, or will."""
-    return Path(archived.folder) / archive_files.file_name(archived.month, archived.revision)
-
-
-def _verified_manifest(archived: ArchivedMonth) -> Manifest:
-    """Return the manifest of a file that holds, worked out anew, what the manifest says."""
-    manifest = manifest_of(archived)
-    archive_files.require_whole(file_of(archived), manifest)
-    counting = Counting(SeriesValues())
-    for _ in counting.through(archive_files.read(file_of(archived))):
-        pass
-    if counting.contents() != manifest.contents:
-        msg = f"{manifest.file} does not hold what its manifest says."
-        raise ArchiveFileDamaged(msg)
-    return manifest
-
-
-def _require_same(filed: Contents, stored: Contents) -> None:
-    if filed != stored:
-        msg = f"The file holds {filed.rows:,} events and the table {stored.rows:,}, or they differ in content."
-        raise MonthChanged(msg)
+def files_of(archived: ArchivedMonth) -> list[Path]:
+    """Return where a month's files lie, in order."""
+    return [archive_parts.file_of(part, archived) for part in archive_parts.parts_of(archived)]
 
 
 def _transaction_id() -> int:

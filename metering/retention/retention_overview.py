@@ -9,8 +9,8 @@ from django.db import connection
 from django.db.models import QuerySet
 
 from metering.ingestion import earliest_acceptable
-from metering.models import ArchivedMonth, LegalHold, UsageErasure
-from metering.retention import archive_files, legal_holds, partitions
+from metering.models import ArchivedMonth, ArchivedPart, LegalHold, UsageErasure
+from metering.retention import legal_holds, partitions
 from metering.retention.partitions import Partition
 from metering.retention.retention import AWAY, end_of
 
@@ -30,6 +30,7 @@ class MonthRow:
     holds: list[LegalHold]
     waiting: int
     is_old_enough: bool
+    files: list[str]
 
     @property
     def code(self) -> str:
@@ -62,10 +63,10 @@ class MonthRow:
 
     @property
     def file(self) -> str:
-        """The name of its file, if one was written."""
-        if self.archived is None or not self.archived.file_sha256 or self.archived.status == Status.PLANNED:
+        """The name of its file, or of the first of several, if all were written."""
+        if self.archived is None or not self.files or self.archived.status == Status.PLANNED:
             return ""
-        return archive_files.file_name(self.month, self.archived.revision)
+        return self.files[0] + (f" and {len(self.files) - 1:,} more" if len(self.files) > 1 else "")
 
     @property
     def step(self) -> str:
@@ -89,11 +90,15 @@ class MonthRow:
     @property
     def is_at_work(self) -> bool:
         """Whether the jobs are to do the next step."""
-        return self.archived is not None and self.archived.status in {
-            Status.PLANNED,
-            Status.EXPORTED,
-            Status.RESTORING,
-        }
+        return (
+            self.archived is not None
+            and self.archived.status
+            in {
+                Status.PLANNED,
+                Status.EXPORTED,
+                Status.RESTORING,
+            }
+        ) or (self.archived is not None and self.archived.drop_asked_at is not None)
 
 
 def months(*, at: datetime) -> list[MonthRow]:
@@ -103,6 +108,9 @@ def months(*, at: datetime) -> list[MonthRow]:
     found = sorted(tables.keys() | archived.keys(), reverse=True)
     holds = _holds_by_month(found)
     waiting = _waiting_by_month()
+    files: dict[date, list[str]] = {}
+    for month, file in ArchivedPart.objects.order_by("number").values_list("month__month", "file"):
+        files.setdefault(month, []).append(file)
     earliest = earliest_acceptable(at)
     return [
         MonthRow(
@@ -112,6 +120,7 @@ def months(*, at: datetime) -> list[MonthRow]:
             holds.get(month, []),
             waiting.get(month, 0),
             end_of(month) <= earliest,
+            files.get(month, []),
         )
         for month in found
     ]

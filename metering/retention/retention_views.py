@@ -26,7 +26,7 @@ HOLDS_SHOWN = 20
 _STEPS: dict[str, tuple[Callable[..., ArchivedMonth], str]] = {
     "archive": (retention.plan_archive, "{} is planned: its file is written and verified within minutes."),
     "detach": (retention.detach_month, "The events of {} are detached; totals stay as they are."),
-    "drop": (retention.drop_month, "The events of {} are in the archive only."),
+    "drop": (retention.ask_drop, "The files of {} are compared with its events once more; then these are dropped."),
     "bring-back": (retention.ask_back, "The events of {} are coming back; from a file that takes minutes."),
     "check": (retention.check_archive, "The file of {} is whole."),
 }

@@ -201,11 +201,11 @@ def _no_quarantine(anna: Customer) -> None:
 @pytest.mark.parametrize("state", ["detached", "dropped"])
 def test_archived_files_are_written_anew_and_the_old_ones_go(anna: Customer, administrator: Actor, state: str) -> None:
     before = away(state)
-    old = retention.manifest_of(before)
+    old = retention.manifests_of(before)[0]
 
     done = erased(anna, administrator)
     row = ArchivedMonth.objects.get()
-    new = retention.manifest_of(row)
+    new = retention.manifests_of(row)[0]
     rules_while_away = broken_rules()
 
     assert (done.archived_events, done.status, done.last_error) == (1, Status.DONE, "")

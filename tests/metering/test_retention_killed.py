@@ -21,7 +21,7 @@ from pytest_django import Settings
 
 from metering import rollups
 from metering.errors import MonthInProgress
-from metering.models import ArchivedMonth
+from metering.models import ArchivedMonth, ArchivedPart
 from metering.retention import retention
 from tests import make_accounts
 from tests import make_metering as make
@@ -69,6 +69,21 @@ def at_its_last_act(*step: str) -> Iterator[subprocess.Popen[bytes]]:
             program.wait(PATIENCE_SECONDS)
             blocker.rollback()
             ready(lambda: not answers("SELECT pid FROM pg_stat_activity WHERE pid = %s", pid))
+
+
+BLOCKED = {
+    "written": "INSERT INTO metering_archivedpart (month_id, number, revision, file, file_sha256, file_bytes,"
+    " manifest_sha256, rows, rows_sha256, key_high, key_low) SELECT id, 3, 1, 'x', 'x', 1, 'x', 1, 'x', 1, 1"
+    " FROM metering_archivedmonth",
+    "loaded": "SELECT FROM metering_archivedpart WHERE number = 3 FOR UPDATE",
+}
+
+
+def waiting_for_a_part() -> list[int]:
+    return answers(
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        " AND query LIKE '%%metering_archivedpart%%'"
+    )
 
 
 def waiting() -> list[int]:
@@ -127,3 +142,64 @@ def test_killed_at_any_step_nothing_is_lost_and_the_step_is_done_by_asking_again
 
     assert all_events() == before
     assert not list(settings.ARCHIVE_DIR.glob(".*"))
+
+
+def test_killed_between_two_files_a_month_goes_on_with_the_next_one(settings: Settings, tmp_path: Path) -> None:
+    settings.ARCHIVE_DIR = tmp_path / "archive"
+    settings.USAGE_ACCEPTANCE_MONTHS = 25
+    settings.ARCHIVE_PART_EVENTS = 5
+    make.meter()
+    make.subject("project-1", customer=make_accounts.customer())
+    make.ingested(
+        *[make.event(f"a{number}", time=f"2024-08-{number:02}T10:00:00Z") for number in range(1, 32)],
+        at=datetime(2024, 9, 2, tzinfo=UTC),
+    )
+    rollups.fold()
+    before = all_events()
+    asked: dict[str, Any] = {"month": AUGUST, "actor": SYSTEM, "at": LATER}
+    retention.plan_archive(**asked)
+
+    with at_the_third_file("written"):
+        written = ArchivedPart.objects.count()
+    retention.export_month(**asked)
+    retention.verify_month(**asked)
+    retention.detach_month(**asked)
+    retention.drop_month(**asked)
+    retention.ask_back(**asked)
+    with at_the_third_file("loaded", "--bring-back"):
+        loaded = ArchivedPart.objects.filter(loaded_at__isnull=False).count()
+    retention.bring_back(**asked)
+
+    assert written == loaded == 2
+    assert ArchivedPart.objects.count() == 7
+    assert all_events() == before
+    assert broken_rules() == []
+
+
+@contextmanager
+def at_the_third_file(done: str, *step: str) -> Iterator[None]:
+    """Run the command until it has done two files and is at the third, and kill it there."""
+    environment = {
+        **os.environ,
+        "DATABASE_URL": url_of_the_test_database(),
+        "DJANGO_SETTINGS_MODULE": "config.settings.local",
+        "USAGE_ACCEPTANCE_MONTHS": "25",
+        "ARCHIVE_PART_EVENTS": "5",
+        "ARCHIVE_DIR": str(settings.ARCHIVE_DIR),
+    }
+    # The third file's row cannot be written while this holds it.
+    with psycopg.connect(url_of_the_test_database()) as blocker:
+        blocker.execute(BLOCKED[done])
+        program = subprocess.Popen(
+            [sys.executable, settings.PROJECT_FOLDER / "manage.py", "archive_usage", "--month", "2024-08", *step],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            ready(lambda: bool(waiting_for_a_part()))
+            yield
+        finally:
+            program.send_signal(signal.SIGKILL)
+            program.wait(PATIENCE_SECONDS)
+            blocker.rollback()
+            ready(lambda: not waiting_for_a_part())

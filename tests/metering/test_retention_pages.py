@@ -87,7 +87,7 @@ def test_a_month_is_archived_detached_dropped_and_brought_back_by_hand() -> None
     assert answers == [
         "August 2024 is planned: its file is written and verified within minutes.",
         "The events of August 2024 are detached; totals stay as they are.",
-        "The events of August 2024 are in the archive only.",
+        "The files of August 2024 are compared with its events once more; then these are dropped.",
         "The file of August 2024 is whole.",
         "The events of August 2024 are coming back; from a file that takes minutes.",
     ]
@@ -262,7 +262,7 @@ def test_the_command_takes_every_step(tmp_path: Path) -> None:
     states = [ran(f"--{step}")["status"] for step in ("detach", "drop", "check", "bring-back")]
 
     assert (archived["status"], archived["events"]) == ("verified", 2)
-    assert archived["file"] == str(tmp_path / "elsewhere" / "usage-2024-08.r1.parquet")
+    assert archived["files"] == [str(tmp_path / "elsewhere" / "usage-2024-08.r1.parquet")]
     assert states == ["detached", "dropped", "dropped", "restored"]
 
 

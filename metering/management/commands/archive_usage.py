@@ -30,9 +30,9 @@ class Command(BaseCommand):
     """Archive a month of usage, or bring one back."""
 
     help = (
-        "Write the events of a month into a Parquet file with a manifest and verify it. Then --detach takes the month "
+        "Write the events of a month into Parquet files with manifests and verify them. Then --detach takes the month "
         "out of the tables, --drop deletes its table after verifying once more, --bring-back undoes either, --check "
-        "verifies the file of a month that is away. Every step is safe to cut off and to repeat."
+        "verifies the files of a month that is away. Every step is safe to cut off and to repeat."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -60,14 +60,15 @@ class Command(BaseCommand):
             "status": archived.status,
             "events": archived.rows,
             "bytes": archived.file_bytes,
-            "file": str(retention.file_of(archived)),
+            "files": [str(path) for path in retention.files_of(archived)],
             "sha256": archived.file_sha256,
         }
         if options["json"]:
             self.stdout.write(json.dumps(outcome))
         else:
             for name, value in outcome.items():
-                self.stdout.write(f"{name:<8}{value:,}" if isinstance(value, int) else f"{name:<8}{value}")
+                words = f"{value:,}" if isinstance(value, int) else value
+                self.stdout.write(f"{name:<8}{', '.join(words) if isinstance(words, list) else words}")
 
 
 def _month(text: str) -> date:
