@@ -65,7 +65,7 @@ class Stretch(NamedTuple):
         return f"{behind} AND {up_to}"
 
     @property
-    def values(self) -> list[object]:
+    def values(self) -> list[int | datetime | UUID]:
         """The values of the condition."""
         return [*(self.after or ()), *(self.until or ())]
 

@@ -19,7 +19,7 @@ PARTS = """
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('metering', '0024_a_replacement_is_found_by_its_place'),
+        ('metering', '0025_large_backfill_previews'),
     ]
 
     operations = [
