@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -13,7 +14,7 @@ from accounts.customers import CustomerDetails
 from accounts.legal_entities import LegalEntityDetails
 from accounts.models import LegalEntity
 from accounts.postal import Address
-from billing.demo import gpu_cloud, gpu_services
+from billing.demo import after_the_bill, gpu_cloud, gpu_services
 from billing.demo.approving import approve_pending
 from billing.demo.control_totals import Sent, sent_by_hour, state_what_was_sent
 from billing.demo.customers import DemoCustomer, open_customers
@@ -73,17 +74,21 @@ def bill_synthetic_months(staff: DemoStaff, *, at: datetime, progress: Progress)
     )
     sent: Sent = {}
     for index, month in enumerate(months):
-        period = periods.month_period(month.year, month.month, TIME_ZONE)
+        period = _period(month)
         sent |= _load(index, month, period.start, period.end, staff, at=at, progress=progress)
+    late = list(after_the_bill.late_events(_period(months[0]).start))
     if first is None:
         # The month that runs, up to this morning: usage that nobody has billed yet.
         today = periods.local_date(at, TIME_ZONE)
         since = periods.start_of_day(today.replace(day=1), TIME_ZONE)
         until = periods.start_of_day(today, TIME_ZONE)
         sent |= _load(len(months), today.replace(day=1), since, until, staff, at=at, progress=progress)
-        state_what_was_sent(sent, staff, at=at)
-    runs = [bill_month(entity, month, staff, at=at, progress=progress) for month in months[:-1]]
-    runs.append(submit_month(entity, months[-1], staff, at=at, progress=progress))
+        state_what_was_sent(sent | sent_by_hour(late), staff, at=at)
+    runs = [bill_month(entity, months[0], staff, at=at, progress=progress)]
+    _load_file(f"synthetic-{months[0]:%Y-%m}-late.jsonl", late, staff, at=at, told=lambda _rows: None)
+    runs.append(bill_month(entity, months[1], staff, at=at, progress=progress))
+    after_the_bill.void_what_was_read_twice(_period(months[1]).start, staff, at=at)
+    runs.append(submit_month(entity, months[2], staff, at=at, progress=progress))
     _propose_prices(book, months, staff, at=at)
     return SyntheticMonths(
         months=months,
@@ -93,6 +98,10 @@ def bill_synthetic_months(staff: DemoStaff, *, at: datetime, progress: Progress)
         runs=runs,
         recounted=recount_lines(runs),
     )
+
+
+def _period(month: date) -> periods.Period:
+    return periods.month_period(month.year, month.month, TIME_ZONE)
 
 
 def _after(month: date, count: int) -> list[date]:
@@ -265,20 +274,25 @@ def _load(
 ) -> Sent:
     """Load usage of `[start, end)` through the very door that a file of it would take; returns what was sent."""
     events = [*gpu_cloud.usage_events(index, start, end), *gpu_services.usage_events(index, start, end)]
-    lines = [json.dumps(event) for event in events]
     done = 0
 
     def told(rows: int) -> None:
         nonlocal done
         done += rows
-        progress(f"loading synthetic usage of {month:%B %Y}", done, len(lines))
+        progress(f"loading synthetic usage of {month:%B %Y}", done, len(events))
 
+    _load_file(f"synthetic-{month:%Y-%m}.jsonl", events, staff, at=at, told=told)
+    return sent_by_hour(events)
+
+
+def _load_file(
+    name: str, events: Sequence[Mapping[str, object]], staff: DemoStaff, *, at: datetime, told: Callable[[int], None]
+) -> None:
     load_usage(
-        stream=BytesIO("\n".join(lines).encode()),
+        stream=BytesIO("\n".join(json.dumps(event) for event in events).encode()),
         file_format=FileFormat.CLOUDEVENTS,
-        origin=f"synthetic-{month:%Y-%m}.jsonl",
+        origin=name,
         on_progress=told,
         actor=staff.analyst,
         at=at,
     )
-    return sent_by_hour(events)

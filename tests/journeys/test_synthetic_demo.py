@@ -16,6 +16,8 @@ from billing.demo.recounted import Reading, recount
 from billing.demo.synthetic_months import bill_synthetic_months
 from billing.explanations import UsageNow
 from billing.models import InvoiceLine
+from metering.corrections.closing import what_came_after
+from metering.models import UsageCorrection
 
 AT = datetime(2026, 11, 21, 7, tzinfo=UTC)
 HOW_MEASURED = {
@@ -57,6 +59,8 @@ def test_bursts_levels_and_users_are_billed_as_a_recount_of_raw_events_says() ->
     again = bill_synthetic_months(staff, at=AT, progress=lambda *_: None)
 
     assert (again.new_events, again.events, again.recounted) == (0, months.events, months.recounted)
+    assert UsageCorrection.objects.get().status == UsageCorrection.Status.APPLIED
+    assert {(each.added, each.taken_back, each.waiting) for each in what_came_after()} == {(8, 0, 0), (0, 2, 2)}
 
 
 @pytest.mark.parametrize(
