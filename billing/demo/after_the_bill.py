@@ -6,7 +6,7 @@ Both are as small as such things mostly are; they give the pages on late and cor
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Final
 
 from billing.demo import gpu_cloud
@@ -35,7 +35,7 @@ def late_events(start: datetime) -> Iterator[dict[str, object]]:
         yield gpu_cloud.event(customer, gpu_cloud.GPU_TYPE, f"late-{gpu}-{number}", moment, data)
 
 
-def void_what_was_read_twice(month: datetime, staff: DemoStaff, *, at: datetime) -> None:
+def void_what_was_read_twice(month: date, staff: DemoStaff, *, at: datetime) -> None:
     """Void two readings of the second customer, unless it was done before; with an approval if it takes one."""
     if UsageCorrection.objects.filter(reason=REASON).exists():
         return

@@ -87,7 +87,7 @@ def bill_synthetic_months(staff: DemoStaff, *, at: datetime, progress: Progress)
     runs = [bill_month(entity, months[0], staff, at=at, progress=progress)]
     _load_file(f"synthetic-{months[0]:%Y-%m}-late.jsonl", late, staff, at=at, told=lambda _rows: None)
     runs.append(bill_month(entity, months[1], staff, at=at, progress=progress))
-    after_the_bill.void_what_was_read_twice(_period(months[1]).start, staff, at=at)
+    after_the_bill.void_what_was_read_twice(months[1], staff, at=at)
     runs.append(submit_month(entity, months[2], staff, at=at, progress=progress))
     _propose_prices(book, months, staff, at=at)
     return SyntheticMonths(

@@ -107,6 +107,7 @@ class _Read(NamedTuple):
     whole: UsageAnswer
     before: UsageAnswer | None
     all_of: UsageRow | None
+    all_before: UsageRow | None
     customers: Mapping[str, Customer]
 
 
@@ -149,7 +150,7 @@ def show(question: UsageQuestion, *, compares: bool, addresses: Addresses, at: d
 def _read_groups(question: UsageQuestion, before: UsageQuestion | None, at: datetime) -> _Read:
     whole = answer(replace(question, grain=Grain.NONE), at=at)
     whole_before = answer(replace(before, grain=Grain.NONE), at=at) if before else None
-    return _Read(answer(question, at=at), whole, whole_before, None, {})
+    return _Read(answer(question, at=at), whole, whole_before, None, None, {})
 
 
 def _read_customers(question: UsageQuestion, before: UsageQuestion | None, at: datetime) -> _Read:
@@ -157,14 +158,19 @@ def _read_customers(question: UsageQuestion, before: UsageQuestion | None, at: d
     whole = largest(question, most=GROUPS_LISTED + 1, at=at)
     listed = [int(row.group[BY_CUSTOMER] or 0) for row in whole.rows]
     before_of_them = answer_of(replace(before, grain=Grain.NONE), listed, at=at) if before else None
-    together = answer(replace(question, grain=Grain.NONE, group_by=()), at=at)
     return _Read(
         answer_of(question, listed[:GROUPS_DRAWN], at=at),
         whole,
         before_of_them,
-        together.rows[0] if together.rows else None,
+        _together_used(question, at),
+        _together_used(before, at) if before else None,
         _customers(listed),
     )
+
+
+def _together_used(question: UsageQuestion, at: datetime) -> UsageRow | None:
+    rows = answer(replace(question, grain=Grain.NONE, group_by=()), at=at).rows
+    return rows[0] if rows else None
 
 
 def _customers(customer_ids: Sequence[int]) -> dict[str, Customer]:
@@ -257,7 +263,7 @@ def _group_rows(question: UsageQuestion, read: _Read, marked: Sequence[Marked], 
                 quantity=quantity,
                 event_count=found.event_count if found else 0,
                 before=(was or _ZERO) if read.before else None,
-                change=part_changed(was, quantity, places=3).scaleb(2) if was else None,
+                change=_change(was, quantity),
                 url=_group_address(question, group, customer, addresses),
                 customer=customer,
                 customer_url=_customer_address(question, customer, addresses) if customer else "",
@@ -268,6 +274,10 @@ def _group_rows(question: UsageQuestion, read: _Read, marked: Sequence[Marked], 
     return rows
 
 
+def _change(before: Decimal | None, now: Decimal) -> Decimal | None:
+    return part_changed(before, now, places=3).scaleb(2) if before else None
+
+
 def _all_of(question: UsageQuestion, read: _Read, addresses: Addresses) -> GroupRow | None:
     if read.all_of is None:
         return None
@@ -275,8 +285,8 @@ def _all_of(question: UsageQuestion, read: _Read, addresses: Addresses) -> Group
         label="All customers",
         quantity=read.all_of.quantity,
         event_count=read.all_of.event_count,
-        before=None,
-        change=None,
+        before=read.all_before.quantity if read.all_before else _ZERO,
+        change=_change(read.all_before.quantity if read.all_before else None, read.all_of.quantity),
         url=_explorer_address(addresses, replace(question, group_by=())),
     )
 

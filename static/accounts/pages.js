@@ -30,10 +30,13 @@ function signsOf(markers) {
     }));
 }
 
+// On a narrow screen many long names would leave no room for the bars: their first words do, the table has the rest.
 function legendLabels(chart) {
+    const isTight = chart.width < 500 && chart.data.datasets.length > 4;
     return Chart.defaults.plugins.legend.labels.generateLabels(chart).map((label) => {
         const dataset = chart.data.datasets[label.datasetIndex];
-        return { ...label, pointStyle: dataset.isSign ? dataset.pointStyle : "rectRounded" };
+        const text = isTight && !dataset.isSign ? label.text.split(" ")[0] : label.text;
+        return { ...label, text, pointStyle: dataset.isSign ? dataset.pointStyle : "rectRounded" };
     });
 }
 
