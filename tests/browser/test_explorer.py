@@ -8,9 +8,13 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import expect
 
+from accounts.access import Actor
 from billing.demo.people import ANALYST
+from metering import ingestion
+from metering.models import UsageBatch
+from tests import make_billing
 from tests.browser.person import Person
-from tests.browser.worlds import World, in_full_work
+from tests.browser.worlds import World, in_full_work, month_before, noon_of, usage_event
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db, pytest.mark.xdist_group("browser")]
 
@@ -19,7 +23,12 @@ SitDown = Callable[[str], Person]
 
 @pytest.fixture(scope="module")
 def world(empty_database: None) -> World:
-    return in_full_work()
+    """A house in full work, and one event that came after the bill of its month."""
+    world = in_full_work()
+    older = month_before(world.now.date(), 2)
+    late = usage_event(world.shop, make_billing.subject_of(world.acme), "3", on=noon_of(older, 12), name="late")
+    ingestion.ingest(events=[late], door=UsageBatch.Door.FILE, actor=Actor.system("tests"), at=world.now)
+    return world
 
 
 def test_from_a_customer_through_bars_to_events_and_back(world: World, sit_down: SitDown) -> None:
@@ -61,4 +70,30 @@ def test_from_a_customer_through_bars_to_events_and_back(world: World, sit_down:
     with page.expect_download() as download:
         page.locator("main a", has_text="Parquet").click()
     assert download.value.suggested_filename.endswith(".parquet")
+    assert not faults, "\n".join(faults)
+
+
+def test_customers_are_compared_and_late_usage_is_seen_and_followed(world: World, sit_down: SitDown) -> None:
+    older = month_before(world.now.date(), 2)
+    person = sit_down(ANALYST.email)
+    page = person.page
+    person.go(f"/usage/explorer/?first={older.isoformat()}&last={older.replace(day=28).isoformat()}")
+
+    page.locator("main a", has_text="all customers").click()
+    expect(page.locator("#x-title")).to_contain_text("by customer, all customers")
+    person.sees(world.bolt.name, within="main table.ch-table:not(.ch-table-plain)")
+    person.go(f"/usage/explorer/?customer=(all)&first={older.isoformat()}&last={older.replace(day=28).isoformat()}")
+    person.sees("1 event came in after its period was billed")
+    page.get_by_text("Figures as a table").press("Enter")
+    person.sees("Came in late", within="details.ch-as-table table")
+    faults = person.faults(picture="explorer/customers")
+
+    page.locator("main table a", has_text=world.acme.name).click()
+    expect(page.locator("#x-title")).to_contain_text(world.acme.name)
+    page.locator("main table a", has_text="Events").first.click()
+    page.wait_for_url("**/usage/explorer/events/**")
+    faults += person.faults(picture="explorer/late-event")
+    page.locator("main table a", has_text="Late").locator("visible=true").click()
+    page.wait_for_url("**/usage/after-closing/**")
+    person.sees(world.acme.name, within="main table")
     assert not faults, "\n".join(faults)
