@@ -1,8 +1,8 @@
 """Counts hours anew from the events: what corrections change, what a rebuild mends and what a check compares with.
 
-Everything is counted by the view `usage_contribution`, in SQL and apart from the counting of ingestion. A recount
-deletes the deltas that it sees and writes the hours anew in one statement, hence in one snapshot, and no fold runs
-meanwhile. Of a batch that commits meanwhile it sees nothing: its events are not counted here, its deltas stay.
+Everything is counted by the function `usage_contribution_of`, in SQL and apart from the counting of ingestion. A
+recount deletes the deltas that it sees and writes the hours anew in one statement, hence in one snapshot, and no fold
+runs meanwhile. Of a batch that commits meanwhile it sees nothing: its events are not counted here, its deltas stay.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ _ASKED = """
     )
 """
 
-# The subquery is kept from being flattened (OFFSET 0), so that customer and time reach the index of each partition
-# through the view, and a span costs what its own events cost.
+# A span costs what its own events and their amendments cost. The subquery is kept from being flattened (OFFSET 0), so
+# that it is asked for each span by the index of each partition.
 CONTRIBUTIONS = f"""
     {_ASKED}, contribution AS MATERIALIZED (
         SELECT found.* FROM asked CROSS JOIN LATERAL (
-            SELECT customer_id, series_id, hour, time, value, kind, part FROM usage_contribution
-            WHERE customer_id = asked.customer_id AND time >= asked.starts_at AND time < asked.ends_at
-              AND (%(series)s::bigint[] IS NULL OR series_id = ANY(%(series)s::bigint[]))
+            SELECT customer_id, series_id, hour, time, value, kind, part COLLATE "C" AS part
+            FROM usage_contribution_of(asked.customer_id, asked.starts_at, asked.ends_at)
+            WHERE %(series)s::bigint[] IS NULL OR series_id = ANY(%(series)s::bigint[])
             OFFSET 0
         ) AS found
     ), counted AS MATERIALIZED (

@@ -230,9 +230,24 @@ def _mark(items: Sequence[UsageCorrectionItem], plan: _Plan, counted: Admitted, 
             successor = next(new)
             item.new_customer_id = successor.customer_id
             item.new_time, item.new_key = successor.event.time, UUID(successor.event.key)
-    UsageCorrectionItem.objects.bulk_update(
-        items, ["state", "detail", "batch_id", "new_customer_id", "new_time", "new_key"], batch_size=1_000
-    )
+    _save(items)
+
+
+# The ORM's own bulk_update takes longer to write its statement than all the rest of a correction takes.
+_SAVE = """
+    UPDATE metering_usagecorrectionitem AS item
+    SET state = settled.state, detail = settled.detail, batch_id = settled.batch_id,
+        new_customer_id = settled.new_customer_id, new_time = settled.new_time, new_key = settled.new_key
+    FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::timestamptz[], %s::uuid[])
+        AS settled(id, state, detail, batch_id, new_customer_id, new_time, new_key)
+    WHERE item.id = settled.id
+"""
+_SETTLED = ("pk", "state", "detail", "batch_id", "new_customer_id", "new_time", "new_key")
+
+
+def _save(items: Sequence[UsageCorrectionItem]) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(_SAVE, [[getattr(item, name) for item in items] for name in _SETTLED])
 
 
 def insert_amendments(amendments: Sequence[Amendment], *, batch_id: int) -> None:

@@ -9,6 +9,7 @@ from decimal import Decimal
 from itertools import pairwise
 
 import pytest
+from django.db import connection
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -120,6 +121,17 @@ def assert_equal(world: World, customer: Customer, meters: Sequence[Meter]) -> N
     assert facts or all(quantity == 0 for quantity in found.values())
     for chunk in verification.plan(start=START, end=END):
         assert verification.verify(chunk).shown == []
+    assert contributions("usage_contribution_of(%(customer)s, %(start)s, %(end)s)", customer) == contributions(
+        "usage_contribution WHERE customer_id = %(customer)s AND time >= %(start)s AND time < %(end)s", customer
+    )
+
+
+def contributions(source: str, customer: Customer) -> list[tuple[object, ...]]:
+    """Return what is counted of the second hour: asked of it, and of all by what the rules of invariants read."""
+    hour = {"customer": customer.pk, "start": START + timedelta(hours=1), "end": START + timedelta(hours=2)}
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT * FROM {source}", hour)  # noqa: S608 -- as above
+        return sorted(cursor.fetchall())
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))

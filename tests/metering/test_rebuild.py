@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
@@ -16,10 +17,11 @@ from accounts.access import Actor, Role
 from accounts.errors import PermissionMissing
 from accounts.models import AuditEntry, Customer
 from metering import recount, rollups, verification
+from metering.corrections.correction_selection import EventFilter
 from metering.errors import RebuildNeedsReason, WindowNotOnTheHour
 from metering.models import UsageDelta, UsageHour, UsageLevel, UsagePart, UsageSeries
 from metering.recount import Span
-from tests import make_accounts
+from tests import make_accounts, make_corrections
 from tests import make_metering as make
 from tests.behind_the_back import execute
 from tests.make_metering import NOON, SYSTEM
@@ -110,6 +112,30 @@ def test_a_recount_takes_up_the_deltas_that_it_has_counted(customer: Customer) -
     assert make.totals(customer) == before
     assert differences() == 0
     assert rollups.fold() == 0
+
+
+def test_a_recount_of_an_hour_reads_the_amendments_of_that_hour_alone(customer: Customer) -> None:
+    make.ingested(*[make.event(time=f"2026-10-{day:02}T10:00:00Z") for day in range(1, 15)])
+    make_corrections.applied(make_corrections.drafted(EventFilter(customer_id=customer.pk)))
+    hour = [Span(customer.pk, datetime(2026, 10, 3, 10, tzinfo=UTC), datetime(2026, 10, 3, 11, tzinfo=UTC))]
+
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"EXPLAIN (ANALYZE, FORMAT JSON) WITH {recount.CONTRIBUTIONS} SELECT FROM contribution",
+            recount.parameters_of(hour),
+        )
+        (((found,),),) = cursor.fetchall()
+
+    read = list(rows_read("usage_amendment", found["Plan"]))
+    assert read
+    assert set(read) == {1}
+
+
+def rows_read(table: str, plan: dict[str, Any]) -> Iterator[int]:
+    if plan.get("Relation Name") == table:
+        yield int(plan["Actual Rows"])
+    for each in plan.get("Plans", ()):
+        yield from rows_read(table, each)
 
 
 def test_a_recount_of_what_is_right_writes_nothing(customer: Customer) -> None:
