@@ -98,7 +98,7 @@ import django
 django.setup()
 from django.db import connection
 connection.settings_dict["NAME"] = sys.argv[1]
-from metering.correction_work import apply_some
+from metering.corrections.correction_work import apply_some
 from tests import make_metering as make
 while apply_some(correction_id=int(sys.argv[2]), limit=10, actor=make.SYSTEM, at=make.NOON):
     print("applied", flush=True)

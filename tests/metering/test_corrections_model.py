@@ -128,7 +128,11 @@ def assert_equal(world: World, customer: Customer, meters: Sequence[Meter]) -> N
 
 def contributions(source: str, customer: Customer) -> list[tuple[object, ...]]:
     """Return what is counted of the second hour: asked of it, and of all by what the rules of invariants read."""
-    hour = {"customer": customer.pk, "start": START + timedelta(hours=1), "end": START + timedelta(hours=2)}
+    hour: dict[str, int | datetime] = {
+        "customer": customer.pk,
+        "start": START + timedelta(hours=1),
+        "end": START + timedelta(hours=2),
+    }
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT * FROM {source}", hour)  # noqa: S608 -- as above
         return sorted(cursor.fetchall())

@@ -111,7 +111,7 @@ django.setup()
 from datetime import UTC, datetime
 from django.db import connection
 connection.settings_dict["NAME"] = sys.argv[1]
-from metering.meter_backfill import count_chunk, due
+from metering.meters.meter_backfill import count_chunk, due
 while count_chunk(backfill_id=due()[0], limit=2, at=datetime.now(UTC)):
     print("counted", flush=True)
 """
