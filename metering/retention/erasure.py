@@ -7,11 +7,10 @@ off goes on where it was. What remains of an event is its identity (two hashes),
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 from django.db import connection, transaction
 from django.urls import reverse
 
@@ -20,11 +19,10 @@ from accounts.access import Actor, Permission
 from accounts.constraints import named
 from accounts.models import ApprovalRequest, Customer
 from metering.errors import ErasureInvalid, ErasureOpen, ErasureUnknown, UsageOnHold
-from metering.events import event_key
-from metering.models import ArchivedMonth, RefusedEvent, UsageErasure, UsageFileRefusal
-from metering.retention import archive_parts, archive_tables, erasure_traces, legal_holds, retention
+from metering.models import ArchivedMonth, UsageErasure
+from metering.retention import archive_parts, archive_tables, erasure_refusals, erasure_traces, legal_holds, retention
 from metering.retention.archive_files import EventRow
-from metering.retention.erasure_guard import ERASED, add, name_erasure, subjects_of
+from metering.retention.erasure_guard import add, name_erasure
 
 Status = UsageErasure.Status
 APPROVAL_KIND = "usage_erasure"
@@ -170,8 +168,7 @@ def carry_out(*, erasure_id: int, actor: Actor, at: datetime) -> UsageErasure:
         return erasure
     _erase_events(erasure)
     _erase_quarantined(erasure, at=at)
-    _erase_refused(erasure)
-    _erase_refused_rows(erasure)
+    erasure_refusals.erase_refused(erasure)
     for archived in _months(erasure.before):
         _erase_archived(erasure, archived, actor=actor, at=at)
     erasure_traces.erase_traces(erasure)
@@ -252,7 +249,8 @@ def _erase_from(table: str, erasure: UsageErasure, *, counts: bool = True) -> in
     return erased
 
 
-# A record belongs to the customer whose subject it names at its time, or whose accepted event it became.
+# A record belongs to the customer whose subject it names at its time, or at any time if it was never anybody else's;
+# whose key it came with; or whose accepted event it became.
 _QUARANTINED = """
     WITH chosen AS (
         SELECT record.id, record.source, record.type, record.time, record.status
@@ -262,7 +260,13 @@ _QUARANTINED = """
                 SELECT FROM metering_subject AS subject JOIN metering_subjectassignment AS assignment
                     ON assignment.subject_id = subject.id
                 WHERE subject.name = record.subject AND assignment.customer_id = %(customer_id)s
-                  AND assignment.valid_during @> record.time
+                  AND (assignment.valid_during @> record.time OR NOT EXISTS (
+                      SELECT FROM metering_subjectassignment AS other
+                      WHERE other.subject_id = subject.id AND other.customer_id <> %(customer_id)s
+                  ))
+            ) OR EXISTS (
+                SELECT FROM metering_usagebatch AS batch JOIN accounts_apikey AS key ON key.id = batch.api_key_id
+                WHERE batch.id = record.batch_id AND key.customer_id = %(customer_id)s
             ) OR EXISTS (
                 SELECT FROM usage_event AS event
                 WHERE event.customer_id = %(customer_id)s AND event.time = record.time AND event.key = record.key
@@ -289,78 +293,6 @@ def _erase_quarantined(erasure: UsageErasure, *, at: datetime) -> None:
     with connection.cursor() as cursor:
         cursor.execute(_QUARANTINED, {"customer_id": erasure.customer_id, "before": erasure.before, "at": at})
         add(erasure, quarantined_events=int(cursor.rowcount))
-
-
-def _erase_refused(erasure: UsageErasure) -> None:
-    """Empty refusals that came with the customer's keys, name a subject of theirs, or contradict an event of theirs.
-
-    A refusal never counted, so that `before` does not matter: all that is there goes.
-    """
-    subjects = subjects_of(erasure.customer_id)
-    batches = set(_batches_of_their_keys(erasure.customer_id))
-    last = 0
-    while True:
-        page = list(RefusedEvent.objects.filter(pk__gt=last).order_by("id")[:_ROWS_AT_ONCE])
-        if not page:
-            return
-        last = page[-1].pk
-        _empty_refused(erasure, [each.pk for each in _theirs(page, erasure, subjects=subjects, batches=batches)])
-
-
-def _theirs(
-    page: Sequence[RefusedEvent],
-    erasure: UsageErasure,
-    *,
-    subjects: Sequence[str],
-    batches: set[int],
-) -> Iterator[RefusedEvent]:
-    conflicts = [event_key(each.source, each.event_id) for each in page if each.reason == RefusedEvent.Reason.CONFLICT]
-    identities = _identities_of(erasure.customer_id, conflicts) if conflicts else set()
-    quoted = [msgspec.json.encode(name).decode() for name in subjects]
-    shown = [repr(name) for name in subjects]
-    for each in page:
-        names_them = any(name in each.payload for name in quoted) or any(name in each.detail for name in shown)
-        if names_them or each.batch_id in batches or event_key(each.source, each.event_id) in identities:
-            yield each
-
-
-@transaction.atomic
-def _empty_refused(erasure: UsageErasure, ids: list[int]) -> None:
-    if not ids:
-        return
-    name_erasure(erasure)
-    emptied = RefusedEvent.objects.filter(pk__in=ids).update(source="", event_id="", payload="", detail=ERASED)
-    add(erasure, refused_events=emptied)
-
-
-@transaction.atomic
-def _erase_refused_rows(erasure: UsageErasure) -> None:
-    """Empty rows of files that were refused and name a subject of the customer."""
-    name_erasure(erasure)
-    for name in subjects_of(erasure.customer_id):
-        quoted = msgspec.json.encode(name).decode()
-        theirs = UsageFileRefusal.objects.filter(payload__contains=quoted).exclude(detail=ERASED).order_by()
-        add(erasure, refused_events=theirs.update(event_id="", payload="", detail=ERASED))
-
-
-def _batches_of_their_keys(customer_id: int) -> list[int]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT batch.id FROM metering_usagebatch AS batch JOIN accounts_apikey AS key ON key.id = batch.api_key_id
-            WHERE key.customer_id = %s AND batch.rejected > 0
-            """,
-            [customer_id],
-        )
-        return [batch_id for (batch_id,) in cursor.fetchall()]
-
-
-def _identities_of(customer_id: int, keys: list[str]) -> set[str]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT key FROM usage_event WHERE customer_id = %s AND key = ANY(%s::uuid[])", [customer_id, keys]
-        )
-        return {key.hex for (key,) in cursor.fetchall()}
 
 
 def _months(before: datetime) -> list[ArchivedMonth]:

@@ -17,10 +17,13 @@ from metering import rollups
 from metering.corrections import correction_work, corrections
 from metering.corrections.correction_selection import NamedEvent
 from metering.files import usage_files
+from metering.ingestion import ingest
 from metering.models import (
     ArchivedMonth,
     QuarantineClearance,
+    QuarantinedEvent,
     Subject,
+    UsageBatch,
     UsageCorrection,
     UsageErasure,
     UsageFile,
@@ -29,6 +32,7 @@ from metering.models import (
 from metering.quarantine import clearances
 from metering.quarantine.clearances import Rule
 from metering.retention import erasure, legal_holds, retention
+from metering.retention.erasure_refusals import names_one_of
 from metering.retention.retention_jobs import archive, work
 from tests import make_accounts, make_files
 from tests import make_metering as make
@@ -269,3 +273,66 @@ def test_the_database_refuses_to_empty_what_no_erasure_is_about(anna: Customer) 
         execute("UPDATE metering_subject SET name = 'erased ' || id")
     with refused("hangs on the name"):
         execute("DELETE FROM metering_subject")
+
+
+def test_what_waits_of_a_subject_from_before_it_was_theirs_goes_too(anna: Customer) -> None:
+    make.meter()
+    make.subject(SECRET, customer=anna, starts_at=SEPTEMBER_2)
+    make.subject("shared", customer=anna, starts_at=SEPTEMBER_2)
+    make.subject("shared", customer=make_accounts.customer(), ends_at=datetime(2024, 7, 1, tzinfo=UTC))
+    make.ingested(
+        make.event("before", time="2024-08-10T10:00:00Z", subject=SECRET),
+        make.event("of-nobody", time="2024-08-10T10:00:00Z", subject="shared"),
+        at=SEPTEMBER_2,
+    )
+
+    erased(anna)
+
+    assert list(QuarantinedEvent.objects.filter(status="open").values_list("event_id", flat=True)) == ["of-nobody"]
+    assert "metering_quarantinedevent" not in tables_that_name(SECRET)
+
+
+def test_what_waits_and_came_with_their_key_goes_whatever_it_names(anna: Customer) -> None:
+    make.meter()
+    key = make_accounts.api_key("events:write", customer=anna).key
+    ingest(
+        events=[make.event(time="2024-08-10T10:00:00Z", event_type="unheard.of", note=SECRET)],
+        door=UsageBatch.Door.API,
+        api_key_id=key.pk,
+        customer_id=anna.pk,
+        actor=SYSTEM,
+        at=SEPTEMBER_2,
+    )
+
+    erased(anna)
+
+    assert tables_that_name(SECRET) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "is_named"),
+    [
+        ('["r1", "anna müller", "x"]', True),
+        ('{"subject": "anna m\\u00fcller", "data": {"cut o', True),
+        ("r1,anna müller,2024", True),
+        ('torn "r1;anna müller;', True),
+        ("the subject 'anna-1' is not theirs", True),
+        ("anna-1\tr2", True),
+        ('["anna-10", "xanna-1", "anna müllerin"]', False),
+        ("", False),
+    ],
+)
+def test_a_refused_row_is_theirs_where_it_names_them(text: str, is_named: bool) -> None:  # noqa: FBT001
+    assert names_one_of(text, {"anna müller", "anna-1"}) is is_named
+
+
+def test_torn_rows_of_files_that_name_a_subject_of_theirs_go(anna: Customer) -> None:
+    make.meter()
+    make.subject(SECRET, customer=anna)
+    make_files.loaded(make_files.readings(f"torn,{SECRET}", "torn,other@example.org"))
+
+    done = erased(anna)
+
+    assert done.refused_events == 2
+    assert set(tables_that_name(SECRET)) == {"metering_subject"}
+    assert tables_that_name("other@example.org") == ["metering_refusedevent", "metering_usagefilerefusal"]
