@@ -182,14 +182,14 @@ def rewrite(
     through: Callable[[Iterable[EventRow]], Iterator[EventRow]],
     erasure_id: int,
     at: datetime,
-) -> list[tuple[ArchivedPart, Manifest]]:
-    """Write those files anew that hold events of a customer, and return each with its manifest of before.
+) -> tuple[ArchivedPart, Manifest] | None:
+    """Write the first file anew that holds events of a customer, and return it with its manifest of before.
 
-    A file that this erasure has rewritten stays as it is. The new manifests name the ones before.
+    None: there is none (any more), for one that this erasure has rewritten stays as it is. The new manifest names the
+    one before.
 
     Raises: ArchiveFileDamaged.
     """
-    rewritten = []
     for part in parts_of(archived):
         before = manifest_of(part, archived)
         if str(customer_id) not in before.contents.customers or before.erasure == erasure_id:
@@ -202,7 +202,7 @@ def rewrite(
             month=archived.month,
             revision=archived.revision + 1,
             part=part.number,
-            is_last=lambda before=before: before.is_last,  # type: ignore[misc]
+            is_last=_said(before.is_last),
             value_of=SeriesValues(),
             replaces=part.manifest_sha256,
             erasure=erasure_id,
@@ -211,8 +211,12 @@ def rewrite(
         verified_manifest(part, archived)
         part.verified_at = at
         part.save()
-        rewritten.append((part, before))
-    return rewritten
+        return part, before
+    return None
+
+
+def _said(answer: bool) -> Callable[[], bool]:  # noqa: FBT001 -- what is asked for is the answer
+    return lambda: answer
 
 
 def remove_superseded(archived: ArchivedMonth) -> None:

@@ -306,24 +306,26 @@ def _months_away(before: datetime) -> list[ArchivedMonth]:
 
 
 def _erase_archived(erasure: UsageErasure, archived: ArchivedMonth, *, actor: Actor, at: datetime) -> None:
-    """Write a month's file anew without what the customer's events said, and take the old one off the disk.
+    """Write a month's files anew without what the customer's events said, and take the old ones off the disk.
 
-    A file that was not the only copy yet is simply given up: the month is exported again, from what is left.
+    Files that were not the only copy yet are simply given up: the month is exported again, from what is left.
     """
-    emptying = _Emptying(erasure)
-    with transaction.atomic():
-        name_erasure(erasure)
-        archived = retention.rewrite_files(
-            month=archived.month,
-            customer_id=erasure.customer_id,
-            through=emptying.through,
-            empty_table=lambda table: _empty_whole_table(table, erasure),
-            erasure_id=erasure.pk,
-            actor=actor,
-            at=at,
-        )
-        add(erasure, archived_events=emptying.emptied)
-    archive_parts.remove_superseded(archived)
+    is_more = True
+    while is_more:
+        emptying = _Emptying(erasure)
+        with transaction.atomic():
+            name_erasure(erasure)
+            archived, is_more = retention.rewrite_file(
+                month=archived.month,
+                customer_id=erasure.customer_id,
+                through=emptying.through,
+                empty_table=lambda table: _empty_whole_table(table, erasure),
+                erasure_id=erasure.pk,
+                actor=actor,
+                at=at,
+            )
+            add(erasure, archived_events=emptying.emptied)
+        archive_parts.remove_superseded(archived)
 
 
 def _empty_whole_table(table: str, erasure: UsageErasure) -> None:

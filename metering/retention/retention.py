@@ -338,7 +338,7 @@ def _bring_back(month: date, *, actor: Actor, at: datetime) -> ArchivedMonth:
 
 
 def check_archive(*, month: date, actor: Actor, at: datetime) -> ArchivedMonth:
-    """Verify the files of a month that is away, as of now.
+    """Verify that the files of a month that is away are, byte for byte, those that were compared with its events.
 
     Raises: PermissionMissing, MonthUnknown, MonthNotInState, MonthInProgress, ArchiveFileDamaged.
     """
@@ -346,14 +346,13 @@ def check_archive(*, month: date, actor: Actor, at: datetime) -> ArchivedMonth:
     with transaction.atomic():
         archived = _locked(month)
         _require(archived, *AWAY)
-        for part in archive_parts.parts_of(archived):
-            archive_parts.verified_manifest(part, archived)
+        archive_parts.require_whole(archived)
         archived.verified_at = at
         archived.save(update_fields=["verified_at"])
     return archived
 
 
-def rewrite_files(
+def rewrite_file(
     *,
     month: date,
     customer_id: int,
@@ -362,29 +361,30 @@ def rewrite_files(
     erasure_id: int,
     actor: Actor,
     at: datetime,
-) -> ArchivedMonth:
-    """Write a month's files anew for an erasure, inside its transaction; the caller takes the old ones off the disk.
+) -> tuple[ArchivedMonth, bool]:
+    """Write a month's next file anew for an erasure, inside its transaction, and tell whether there may be more.
 
-    Those without the customer's events stay. `empty_table` does the same to a table that lies beside `usage_event`. A
-    month that is not away yet begins anew, also one that is planned, of which a killed export may have left a file.
+    The caller takes the old one off the disk. Files without the customer's events stay. `empty_table` does the same to
+    a table that lies beside `usage_event`. A month that is not away yet begins anew, also one that is planned, of which
+    a killed export may have left a file.
 
     Raises: MonthInProgress, ArchiveFileDamaged, MonthChanged.
     """
     archived = _locked(month)
     if archived.status in {Status.PLANNED, Status.EXPORTED, Status.VERIFIED}:
         _start_over(archived)
-        return archived
+        return archived, False
     rewritten = archive_parts.rewrite(archived, customer_id=customer_id, through=through, erasure_id=erasure_id, at=at)
-    if not rewritten:
-        return archived
+    if rewritten is None:
+        return archived, False
+    part, before = rewritten
     archived.revision += 1
     archive_parts.add_up(archived)
     table = archive_tables.detached_of(month)
     if archived.status in {Status.DETACHED, Status.RESTORING} and archive_tables.exists(table):
         empty_table(table)
-        for part, _ in rewritten:
-            if archived.status == Status.DETACHED or part.loaded_at is not None:
-                archive_parts.compare(part, archived, table=table)
+        if archived.status == Status.DETACHED or part.loaded_at is not None:
+            archive_parts.compare(part, archived, table=table)
     archived.verified_at = at
     archived.save()
     audit.record(
@@ -394,10 +394,12 @@ def rewrite_files(
         at=at,
         data={
             "erasure": erasure_id,
-            "files": {before.file: [before.file_sha256, part.file_sha256] for part, before in rewritten},
+            "file": part.file,
+            "sha256": part.file_sha256,
+            "replaces": before.file_sha256,
         },
     )
-    return archived
+    return archived, True
 
 
 @dataclass(frozen=True, slots=True)

@@ -236,7 +236,7 @@ def test_an_erasure_writes_only_the_files_anew_that_hold_the_customer(august: tu
     row = ArchivedMonth.objects.get()
     manifests = retention.manifests_of(row)
     assert (done.status, done.archived_events) == (UsageErasure.Status.DONE, 3)
-    assert [part.revision for part in ArchivedPart.objects.all()] == [1, 2, 2]
+    assert [part.revision for part in ArchivedPart.objects.all()] == [1, 2, 3]
     assert [each.replaces for each in manifests] == ["", *hashes[1:]]
     assert [each.is_last for each in manifests] == [False, False, True]
     assert len(list(Path(row.folder).iterdir())) == 6
