@@ -197,6 +197,17 @@ def pretty_json(value: object) -> str:
 
 
 @register.filter
+def data_words(content: str) -> str:
+    """Write the JSON of an event's data in one line; a number stands as it was sent."""
+    data = json.loads(content, parse_int=str, parse_float=str)
+    if not isinstance(data, Mapping):
+        return content
+    return ", ".join(
+        f"{name} = {value if isinstance(value, str) else json.dumps(value)}" for name, value in data.items()
+    )
+
+
+@register.filter
 def hex_of(content: bytes | memoryview | None) -> str:
     """Write bytes, such as a hash, in hexadecimal digits."""
     return "" if content is None else bytes(content).hex()

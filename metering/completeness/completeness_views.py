@@ -70,6 +70,7 @@ def hour_page(request: StaffRequest) -> HttpResponseBase:
         source=source,
         kind=kind,
         lines=lines,
+        is_short=any(line.missing or line.state == completeness.State.SUM_DIFFERS for line in lines),
         statements=completeness.statements(hour=hour, source=source, kind=kind),
         batches=completeness.batches(hour=hour, source=source, kind=kind),
         quarantined=completeness_overview.quarantine_of(hour=hour, source=source, kind=kind),

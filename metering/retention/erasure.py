@@ -116,7 +116,7 @@ def _summary(erasure: UsageErasure) -> dict[str, Any]:
         "customer": erasure.customer.name,
         "events before": erasure.before,
         "legal basis": erasure.legal_basis,
-        "events in the tables": found["live"],
+        "events in the database": found["live"],
         "events in the archive": found["archived"],
     }
 

@@ -121,7 +121,7 @@ def test_nothing_is_erased_before_a_second_person_approves(anna: Customer, admin
 
     assert UsageErasure.objects.get().status == Status.IN_REVIEW
     assert UsageEvent.objects.exclude(event_id="").count() == 3
-    assert request_of(asked_for).summary["events in the tables"] == 2
+    assert request_of(asked_for).summary["events in the database"] == 2
 
 
 def test_what_events_said_goes_and_what_they_add_up_to_stays(anna: Customer, administrator: Actor) -> None:

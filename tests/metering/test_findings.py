@@ -321,7 +321,7 @@ def test_who_may_only_look_is_not_asked(meter: Meter, acme: Customer) -> None:
 
     page = words(client.get(reverse("metering:findings"), {"from": "2026-10-12", "to": "2026-10-14"}))
 
-    assert "Acknowledge" not in page
+    assert "It is right" not in page
     assert client.post(reverse("metering:acknowledge")).status_code == 403
     assert signed_in(Role.FINANCE_ANALYST).post(reverse("metering:acknowledge")).status_code == 404
 

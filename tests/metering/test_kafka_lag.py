@@ -188,7 +188,7 @@ def test_the_health_page_names_topics_only_where_there_are_any() -> None:
         client = signed_in(Role.SUPPORT)
         page = words(client.get("/health/"))
 
-    assert "Kafka" not in without
+    assert "Usage from Kafka" not in without
     assert "usage billing Reads 150 2 1" in page
     assert "other billing Offset 7 is not there any more Stuck 7 1 1" in page
 
