@@ -129,7 +129,7 @@ class UsageDelta(models.Model):
 
     class Meta:
         db_table = "usage_delta"
-        indexes = (models.Index(fields=["customer_id", "hour"], name="usage_delta_by_customer"),)
+        indexes = (models.Index(fields=["customer_id", "series_id", "hour"], name="usage_delta_by_series"),)
         triggers = (
             refuse(
                 "usage_delta_never_changes",
@@ -198,7 +198,7 @@ class UsagePartDelta(models.Model):
 
     class Meta:
         db_table = "usage_part_delta"
-        indexes = (models.Index(fields=["customer_id", "hour"], name="usage_part_delta_by_customer"),)
+        indexes = (models.Index(fields=["customer_id", "series_id", "hour"], name="usage_part_delta_by_series"),)
         triggers = (
             refuse(
                 "usage_part_delta_never_changes",
