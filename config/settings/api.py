@@ -9,7 +9,11 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Countinghouse",
-    "DESCRIPTION": "Usage in, invoices out.",
+    "DESCRIPTION": (
+        "Usage in, and read back. Every request carries `Authorization: Bearer ch_...`, an API key with the scope that"
+        " its door names. Decimals are texts, exact; moments are RFC 3339 with their offset; every refusal is a problem"
+        " (RFC 9457) with a stable `code`. 429 and 503 took nothing and say in Retry-After when to send the same again."
+    ),
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",

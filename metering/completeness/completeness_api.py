@@ -13,6 +13,7 @@ from django.views.decorators.http import require_POST
 
 from accounts.access import Actor
 from accounts.api_keys import authenticate_api_key
+from accounts.api_schema import KEY_REFUSED, component, json_of, refusals
 from accounts.models import ApiKey
 from accounts.request_context import current_request_id
 from metering.completeness.control_totals import MAX_STATEMENTS, read_statements, state_control_totals
@@ -68,42 +69,53 @@ _STATEMENT = {
             "description": "What they sum up to, in the meter's unit. Only with `meter`.",
         },
     },
+    "example": {
+        "source": "cluster-7",
+        "hour": "2026-10-01T10:00:00Z",
+        "meter": "gpu-hours",
+        "count": 1200,
+        "sum": "9600",
+    },
 }
 _OUTCOME = {
     "type": "object",
+    "description": "What was new of the statements of a request.",
     "required": ["stated", "superseded", "unchanged"],
     "properties": {
         "stated": {**_COUNT, "description": "The first statements of their hours."},
         "superseded": {**_COUNT, "description": "Statements that take the place of an earlier one, which is kept."},
         "unchanged": {**_COUNT, "description": "Statements that say what was known."},
     },
+    "example": {"stated": 24, "superseded": 0, "unchanged": 0},
 }
-_PROBLEM = {"application/problem+json": {"schema": {"type": "object"}}}
 _REFUSALS = {
     "400": "The body is not JSON.",
-    "401": "The API key is missing, unknown, expired or revoked.",
+    "401": KEY_REFUSED,
     "403": "The API key lacks the scope events:write, is one customer's, or is tied to another source.",
-    "413": "The body is too large.",
+    "413": "The body is too large; send fewer statements at once.",
     "422": "A statement contradicts itself or names what is not there. None was kept.",
+    "503": "The database does not answer; nothing was kept. Send the same request again after Retry-After.",
 }
 
 
 def describe_control_totals(result: dict[str, Any], **_: object) -> dict[str, Any]:
     """Add `POST /api/v1/control-totals` to the description; a postprocessing hook of drf-spectacular."""
-    body = {"type": "array", "items": _STATEMENT, "maxItems": MAX_STATEMENTS}
+    statement = component(result, "ControlTotal", _STATEMENT)
+    body = {"type": "array", "items": statement, "maxItems": MAX_STATEMENTS}
     accepted = {
         "description": "How many statements were new. Sending the same request again changes nothing.",
-        "content": {"application/json": {"schema": _OUTCOME}},
+        "content": json_of(component(result, "ControlTotalsOutcome", _OUTCOME)),
     }
-    refusals = {status: {"description": text, "content": _PROBLEM} for status, text in _REFUSALS.items()}
     result["paths"]["/api/v1/control-totals"] = {
         "post": {
             "operationId": "control_totals_create",
             "summary": "State how much usage was sent",
+            "description": "A source's own word on what it sent of an hour; where other usage came in, it is shown. All"
+            " statements of a request are kept, or none.",
             "tags": ["usage"],
             "security": [{"apiKey": []}],
-            "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
-            "responses": {"200": accepted, **refusals},
+            "requestBody": {"required": True, "content": json_of(body)},
+            "responses": {"200": accepted, **refusals(result, _REFUSALS)},
         },
     }
     return result

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
+from accounts.api_schema import KEY_REFUSED, component, json_of, refusals
 from metering.door.bodies import CONTENT_TYPES, MAX_VALUES
 from metering.events import MAX_DATA_BYTES, MAX_NAME_LENGTH
 from metering.ingestion import MAX_EVENTS
 
 _NAME = {"type": "string", "minLength": 1, "maxLength": MAX_NAME_LENGTH}
 _COUNT = {"type": "integer", "minimum": 0}
-_PROBLEM = {"application/problem+json": {"schema": {"type": "object"}}}
 
 _EVENT = {
     "type": "object",
     "description": "A CloudEvents 1.0 object. `source` and `id` together are its identity, counted once for ever.",
     "required": ["id", "source", "type", "time"],
     "properties": {
-        "specversion": {"type": "string", "enum": ["1.0"], "default": "1.0"},
-        "id": _NAME,
-        "source": _NAME,
-        "type": _NAME,
+        "specversion": {
+            "type": "string",
+            "enum": ["1.0"],
+            "default": "1.0",
+            "description": "The version of CloudEvents.",
+        },
+        "id": {**_NAME, "description": "The sender's own; sent again, the event is a duplicate."},
+        "source": {**_NAME, "description": "Who sends: a cluster, a gateway. With `id` the event's identity."},
+        "type": {**_NAME, "description": "What kind of usage it says; meters count events of a type."},
         "subject": {**_NAME, "minLength": 0, "description": "Whose usage it is: a project, an organisation, a device."},
         "time": {"type": "string", "format": "date-time", "description": "RFC 3339 with its offset from UTC."},
         "data": {
@@ -31,31 +36,47 @@ _EVENT = {
             ),
         },
     },
+    "example": {
+        "specversion": "1.0",
+        "id": "1",
+        "source": "cluster-7",
+        "type": "nimbus.gpu.usage",
+        "subject": "nimbus-project-n-1001",
+        "time": "2026-10-01T10:00:00Z",
+        "data": {"hours": "8", "gpu": "h100", "region": "eu-north-1"},
+    },
 }
 _OUTCOME = {
     "type": "object",
+    "description": "What became of the events of a request.",
     "required": ["batch", "accepted", "duplicates", "quarantined", "rejected"],
     "properties": {
-        "batch": {"type": "integer"},
+        "batch": {"type": "integer", "description": "The number under which the request is kept."},
         "accepted": {**_COUNT, "description": "New events, counted as of this answer."},
         "duplicates": {**_COUNT, "description": "Events that were known with the same content."},
         "quarantined": {**_COUNT, "description": "Events that wait until they can be counted."},
         "rejected": {
             "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["index", "id", "reason", "detail"],
-                "properties": {
-                    "index": {**_COUNT, "description": "Position in the request, from 0."},
-                    "id": {"type": "string"},
-                    "reason": {
-                        "type": "string",
-                        "enum": ["malformed", "conflict", "foreign_subject", "foreign_source"],
-                    },
-                    "detail": {"type": "string"},
-                },
-            },
+            "items": {"$ref": "#/components/schemas/Rejection"},
+            "description": "Events that can never be counted as they are; they are listed under Loads, too.",
         },
+    },
+    "example": {"batch": 41, "accepted": 1, "duplicates": 0, "quarantined": 0, "rejected": []},
+}
+_REJECTION = {
+    "type": "object",
+    "description": "An event that was refused; all others of the request were taken.",
+    "required": ["index", "id", "reason", "detail"],
+    "properties": {
+        "index": {**_COUNT, "description": "Position in the request, from 0."},
+        "id": {"type": "string", "description": "The event's own, as far as it has one."},
+        "reason": {
+            "type": "string",
+            "enum": ["malformed", "conflict", "foreign_subject", "foreign_source"],
+            "description": "`conflict`: the same identity was sent with other content. `foreign_subject`,"
+            " `foreign_source`: not for this key.",
+        },
+        "detail": {"type": "string", "description": "For a person: what is wrong."},
     },
 }
 _FORMS = (
@@ -71,7 +92,7 @@ _ENCODING = {
 }
 _REFUSALS = {
     "400": "The body is not JSON, is no event and no array, or is not the gzip that it says it is.",
-    "401": "The API key is missing, unknown, expired or revoked.",
+    "401": KEY_REFUSED,
     "403": "The API key lacks the scope events:write, or its customer is deactivated.",
     "413": f"The body is too large, or holds more than {MAX_EVENTS:,} events or {MAX_VALUES:,} JSON values.",
     "415": "The body is of a content type, a character set or an encoding that is not read.",
@@ -82,16 +103,17 @@ _REFUSALS = {
 
 def describe_events(result: dict[str, Any], **_: object) -> dict[str, Any]:
     """Add `POST /api/v1/events` to the description; a postprocessing hook of drf-spectacular."""
-    refusals = {status: {"description": text, "content": _PROBLEM} for status, text in _REFUSALS.items()}
+    event, outcome = component(result, "Event", _EVENT), component(result, "Outcome", _OUTCOME)
+    component(result, "Rejection", _REJECTION)
     accepted = {
         "description": "What became of each event. Sending the same request again changes nothing.",
-        "content": {"application/json": {"schema": _OUTCOME}},
+        "content": json_of(outcome),
     }
-    array = {"type": "array", "items": _EVENT, "maxItems": MAX_EVENTS}
+    array = {"type": "array", "items": event, "maxItems": MAX_EVENTS}
     lines = {"type": "string", "description": f"One event a line, at most {MAX_EVENTS:,}; blank lines are nothing."}
     bodies = dict.fromkeys(CONTENT_TYPES, lines) | {
-        "application/json": {"oneOf": [_EVENT, array]},
-        "application/cloudevents+json": _EVENT,
+        "application/json": {"oneOf": [event, array]},
+        "application/cloudevents+json": event,
         "application/cloudevents-batch+json": array,
     }
     result["paths"].setdefault("/api/v1/events", {})["post"] = {
@@ -105,7 +127,7 @@ def describe_events(result: dict[str, Any], **_: object) -> dict[str, Any]:
             "required": True,
             "content": {kind: {"schema": schema} for kind, schema in bodies.items()},
         },
-        "responses": {"200": accepted, **refusals},
+        "responses": {"200": accepted, **refusals(result, _REFUSALS)},
     }
     schemes = result.setdefault("components", {}).setdefault("securitySchemes", {})
     schemes.setdefault("apiKey", {"type": "http", "scheme": "bearer", "bearerFormat": "ch_<prefix>_<random>"})
