@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('metering', '0026_archived_months_of_several_files'),
+        ('metering', '0027_contributions_of_some_hours'),
     ]
 
     operations = [
