@@ -1,7 +1,7 @@
 """Tells which usage came in after its period had been billed, or was corrected: by window, and of single events.
 
 Read beside quantities, never instead: a total holds all of it. What a bill saw is asked of the snapshot that the first
-one of each customer, meter and period left behind, as in `metering.closing`.
+one of each customer, meter and period left behind, as in `metering.corrections.closing`.
 """
 
 from __future__ import annotations

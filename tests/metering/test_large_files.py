@@ -134,7 +134,7 @@ def test_a_text_of_megabytes_in_every_row_of_a_parquet_does_not_fill_the_memory(
 
 def test_so_many_refused_rows_are_listed_and_the_rest_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "MOST_LISTED", 1_500)
-    monkeypatch.setattr("metering.file_overview.MOST_LISTED", 1_500)
+    monkeypatch.setattr("metering.files.file_overview.MOST_LISTED", 1_500)
     torn = [f"torn {number}" for number in range(2_500)]
 
     report = make_files.loaded(make_files.readings(*torn, make_files.reading(1)))
