@@ -92,6 +92,35 @@ def test_two_workers_and_a_second_correction_amend_each_event_once_while_usage_c
     assert_everything_ties()
 
 
+def test_events_that_are_sent_again_while_they_are_corrected_stay_corrected(shop: Customer) -> None:
+    events = [make.event(f"e{number}", time=f"2026-10-{number % 14 + 1:02}T10:10:00Z") for number in range(120)]
+    make.ingested(*events)
+    correction = approved(shop, seconds="5")
+    done = threading.Event()
+    accepted: list[int] = []
+
+    def correct() -> None:
+        try:
+            while apply_some(correction_id=correction.pk, limit=10, actor=make.SYSTEM, at=make.NOON):
+                pass
+        finally:
+            done.set()
+
+    def send_again() -> None:
+        while not done.is_set():
+            result = make.ingested(*events)
+            assert (result.duplicates, result.rejected, result.quarantined) == (120, [], 0)
+            accepted.append(result.accepted)
+
+    in_parallel(correct, send_again, send_again)
+
+    totals = {each.aggregation: each.quantity for each in make.totals(shop)}
+    assert accepted
+    assert set(accepted) == {0}
+    assert totals == {"sum": 600, "max": 5, "unique": 1}
+    assert_everything_ties()
+
+
 APPLY_SLOWLY = """
 import sys
 import django

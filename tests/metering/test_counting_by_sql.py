@@ -13,9 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from metering import rollups
+from metering.events import decode_line
 from metering.invariants import RULES
 from metering.meters.meters import MeterReading, add_version
-from metering.models import Meter
+from metering.models import Meter, QuarantinedEvent
+from metering.quarantine.quarantine import release
 from tests import make_accounts
 from tests import make_metering as make
 from tests.make_metering import LONG_AGO, SYSTEM
@@ -112,3 +114,38 @@ def test_counting_and_folding_equal_a_recount_from_the_events(
             pass
         assert_everything_ties()
         transaction.set_rollback(True)
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("1", "1"),
+        ('"1"', "1"),
+        ("1.0", "1.0"),
+        ("1e5", "100000"),
+        ("1E-7", "0.0000001"),
+        ("-0", "0"),
+        ("-0.0", "0.0"),
+        ("12345678901234567890123456789012345678.10", "12345678901234567890123456789012345678.10"),
+        ("true", "true"),
+        ('"true"', "true"),
+        ('""', ""),
+        ('"é☃\\u2028"', "é☃\u2028"),
+        ("null", None),
+    ],
+)
+def test_an_event_that_waited_counts_in_the_series_of_one_that_did_not(written: str, kept: str | None) -> None:
+    """Its numbers lay in the database meanwhile, which has ways of its own of writing them."""
+    customer = make_accounts.customer()
+    make.subject("at once", customer=customer)
+    make.meter(dimensions=["kind"])
+    fields = {"seconds": "1", "kind": decode_line(written.encode())}
+    make.ingested(make.event("e1", subject="at once", **fields), make.event("e2", subject="later", **fields))
+    make.subject("later", customer=customer)
+
+    release(event_ids=[QuarantinedEvent.objects.get().pk], actor=SYSTEM, at=make.NOON)
+
+    (total,) = make.totals(customer)
+    assert total.count == 2
+    assert total.dimensions == ({} if kept is None else {"kind": kept})
+    assert_everything_ties()
