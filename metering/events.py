@@ -274,8 +274,10 @@ def canonical_data(data: dict[str, Any]) -> str:
     except (UnicodeEncodeError, TypeError) as error:
         msg = f"data: {error}"
         raise _EventMalformed(msg) from error
-    if len(encoded) > MAX_DATA_BYTES:
-        msg = f"data: {len(encoded):,} bytes; at most {MAX_DATA_BYTES:,} are taken"
+    # The database writes 1E+999 with all its zeros, and so whoever reads the event would hold them.
+    length = len(encoded) + (_left_out_zeros(data) if b"E" in encoded else 0)
+    if length > MAX_DATA_BYTES:
+        msg = f"data: {length:,} bytes with its numbers written out; at most {MAX_DATA_BYTES:,} are taken"
         raise _EventMalformed(msg)
     if b"\\u0000" in encoded and _holds_nul(data):
         msg = "data: holds the character U+0000 or half of a surrogate pair, which text in a database cannot"
@@ -302,6 +304,15 @@ def _check_value(value: object, *, depth: int) -> None:
     if not fits:
         msg = f"data: a value of type {type(value).__name__} that is no exact JSON, is too large or lies too deep"
         raise _EventMalformed(msg)
+
+
+def _left_out_zeros(value: object) -> int:
+    """Return at least as many digits as numbers leave out that are written with an exponent."""
+    if isinstance(value, Decimal):
+        return abs(value.adjusted())
+    if isinstance(value, dict):
+        return sum(map(_left_out_zeros, value.values()))
+    return sum(map(_left_out_zeros, value)) if isinstance(value, list) else 0
 
 
 def _holds_nul(value: object) -> bool:

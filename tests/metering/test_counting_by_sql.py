@@ -139,7 +139,7 @@ def test_an_event_that_waited_counts_in_the_series_of_one_that_did_not(written: 
     customer = make_accounts.customer()
     make.subject("at once", customer=customer)
     make.meter(dimensions=["kind"])
-    fields = {"seconds": "1", "kind": decode_line(written.encode())}
+    fields: dict[str, Any] = {"seconds": "1", "kind": decode_line(written.encode())}
     make.ingested(make.event("e1", subject="at once", **fields), make.event("e2", subject="later", **fields))
     make.subject("later", customer=customer)
 

@@ -48,6 +48,8 @@ def one(**changes: object) -> Any:
         pytest.param(one(data={"x": "a\0b"}), "U+0000", id="NUL in the data"),
         pytest.param(one(data={"a\0b": "x"}), "U+0000", id="NUL in a name of the data"),
         pytest.param(one(data={"x": "y" * 70_000}), "at most 65,536", id="too large"),
+        pytest.param(one(data={"x": [Decimal("1e999")] * 66}), "at most 65,536", id="too large once written out"),
+        pytest.param(one(data={"x": {"y": [Decimal("1e-999")] * 66}}), "at most 65,536", id="too many places"),
         pytest.param(7, "Expected `object`", id="a number"),
         pytest.param([], "Expected `object`", id="an array"),
         pytest.param(None, "Expected `object`", id="null"),
@@ -184,3 +186,9 @@ def test_one_moment_has_one_content_hash_in_every_offset(moment: datetime, offse
 
     assert here.content_hash == there.content_hash
     assert here.time_text == there.time_text
+
+
+def test_numbers_with_exponents_are_kept_where_they_take_little_room_written_out() -> None:
+    (event,), _ = read_events([one(data={"x": [Decimal("1e999"), Decimal("1E-999")] * 30, "y": "E" * 100})])
+
+    assert len(event.data["x"]) == 60
