@@ -70,6 +70,7 @@ _CONFLICT: tuple[type[CountinghouseError], ...] = (
     usage_backfills.UsageBackfillOverlaps,
     usage_backfills.UsageBackfillNotOpen,
     usage_backfills.UsageBackfillNotClosed,
+    usage_backfills.UsageBackfillBeingFilled,
     usage_backfills.UsageBackfillEmpty,
     usage_backfills.UsageBackfillNotPreviewed,
     usage_backfills.UsageBackfillChanged,

@@ -93,7 +93,6 @@ def work_on_usage_backfills() -> None:
     """Preview, close and revert backfills of usage; what is not done in one task's time goes on in the next one."""
     end = time.monotonic() + _LONGEST_SECONDS
     actor = Actor.system("usage backfills")
-    decisions.work_out_previews(clock=timezone.now)
     for backfill_id in usage_backfill_work.due():
         try:
             while usage_backfill_work.work_on(backfill_id=backfill_id, actor=actor, at=timezone.now()):
@@ -102,6 +101,8 @@ def work_on_usage_backfills() -> None:
         except DatabaseError as error:
             logger.warning("backfill %s cannot go on", backfill_id, exc_info=True)
             usage_backfill_work.note_error(backfill_id=backfill_id, error=str(error).partition("\n")[0])
+    # Last, for one may take long, and what was approved does not wait for what is only looked at.
+    decisions.work_out_previews(clock=timezone.now)
 
 
 @shared_task  # type: ignore[untyped-decorator]  # celery comes without types

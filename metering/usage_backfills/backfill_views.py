@@ -106,6 +106,7 @@ def backfill_page(request: StaffRequest, backfill_id: int) -> HttpResponseBase:
         problems=[overview.problem_row(item) for item in items],
         refused=list(overview.refused_rows(backfill, limit=_REFUSALS_SHOWN)),
         needs_approval=decisions.needs_approval(backfill),
+        takes_all_out=decisions.takes_all_out(backfill),
         approval=_approval(backfill),
         address=request.build_absolute_uri("/api/v1/events"),
         files=backfill.files.order_by("-id")[:20],

@@ -5,13 +5,14 @@ All that changes is done by `work`, as new facts; what was there stays readable.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
 from django.conf import settings
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.urls import reverse
 
 from accounts import approvals, audit
@@ -22,10 +23,11 @@ from accounts.models import ApprovalRequest, Customer
 from accounts.nudges import nudge
 from accounts.validation import require_reason
 from metering.ingestion import earliest_acceptable
-from metering.models import UsageBackfill
+from metering.models import UsageBackfill, UsageFile
 from metering.retention import retention
 from metering.usage_backfills import plan, preview
 from metering.usage_backfills.errors import (
+    UsageBackfillBeingFilled,
     UsageBackfillChanged,
     UsageBackfillEmpty,
     UsageBackfillInvalid,
@@ -35,6 +37,8 @@ from metering.usage_backfills.errors import (
     UsageBackfillOverlaps,
 )
 from metering.usage_backfills.records import Mode, Status, locked
+
+logger = logging.getLogger(__name__)
 
 APPROVAL_KIND: Final = "usage_backfill"
 WORK_ON_BACKFILLS: Final = "metering.tasks.work_on_usage_backfills"
@@ -184,6 +188,10 @@ def work_out_previews(*, clock: Callable[[], datetime]) -> int:
             _preview(backfill_id, actor=actor, at=clock())
         except CountinghouseError as refusal:
             error = str(refusal)
+        except DatabaseError as failure:
+            # Asked for again and again, it would keep all others from being worked on.
+            logger.warning("backfill %s cannot be previewed", backfill_id, exc_info=True)
+            error = str(failure).partition("\n")[0]
         UsageBackfill.objects.filter(pk=backfill_id).exclude(status__in=[Status.ABANDONED, Status.REVERTED]).update(
             preview_asked_at=None, last_error=error
         )
@@ -216,7 +224,7 @@ def close_backfill(*, backfill_id: int, actor: Actor, at: datetime) -> UsageBack
     again for one that is being closed, or is closed, returns it as it is.
 
     Raises: PermissionMissing, UsageBackfillUnknown, UsageBackfillNotOpen, UsageBackfillNotPreviewed,
-    UsageBackfillEmpty, UsageBackfillChanged, ApprovalNeedsAPerson.
+    UsageBackfillEmpty, UsageBackfillBeingFilled, UsageBackfillChanged, ApprovalNeedsAPerson.
     """
     actor.require(Permission.CORRECT_USAGE)
     backfill = locked(backfill_id)
@@ -228,6 +236,8 @@ def close_backfill(*, backfill_id: int, actor: Actor, at: datetime) -> UsageBack
         raise UsageBackfillNotPreviewed
     if not _changes(backfill.preview):
         raise UsageBackfillEmpty
+    if backfill.files.filter(state=UsageFile.State.LOADING).exists():
+        raise UsageBackfillBeingFilled
     if plan.fingerprint_of_closing(backfill) != backfill.fingerprint:
         raise UsageBackfillChanged
     if not needs_approval(backfill):
@@ -244,9 +254,15 @@ def needs_approval(backfill: UsageBackfill) -> bool:
     found = (backfill.revert_preview if backfill.status == Status.CLOSED else backfill.preview) or {}
     return (
         backfill.lifts_age
+        or takes_all_out(backfill)
         or _changes(found) > settings.USAGE_CORRECTION_FREE_EVENTS
         or Decimal(found.get("greatest_share", "0")) > settings.USAGE_CORRECTION_FREE_SHARE
     )
+
+
+def takes_all_out(backfill: UsageBackfill) -> bool:
+    """Say whether it replaces what is there by nothing: a filling that never came looks the same."""
+    return backfill.mode == Mode.REPLACE and not backfill.staged
 
 
 def _changes(found: Mapping[str, Any]) -> int:
@@ -374,7 +390,9 @@ def _ask(
             "events of": " to ".join(f"{each:%Y-%m-%d %H:%M}" for each in moments) + " UTC",
             "mode": backfill.get_mode_display(),
             "takes events older than the acceptance age": "yes" if backfill.lifts_age else "no",
+            "events that were filled in": backfill.staged,
             "events that will count otherwise": _changes(found),
+            "of these, counted before and not sent again": found.get("voided", 0),
             "events left out": found.get("left_out", 0),
             "customers": found.get("customers", 0),
             "quantities of months that are billed already": found.get("billed_rows", 0),

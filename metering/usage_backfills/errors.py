@@ -35,6 +35,12 @@ class UsageBackfillNotClosed(CountinghouseError):
     code = "usage_backfill_not_closed"
 
 
+class UsageBackfillBeingFilled(CountinghouseError):
+    """A file is being filled into the backfill, so that a part of it would count; wait for its end, or stop it."""
+
+    code = "usage_backfill_being_filled"
+
+
 class UsageBackfillEmpty(CountinghouseError):
     """The backfill would change nothing: none of its events would be counted, replaced or voided."""
 

@@ -139,7 +139,7 @@ def _settle(
             recount.hold_partitions(plain)
         sent = [item for item in items if item.event is not None]
         known = _take_identities(cursor, plan, sent, countable)
-        _plan_known(cursor, plan, [item for item in sent if item.key in known], known, backfill, countable)
+        _plan_known(cursor, plan, [item for item in sent if item.key in known], known, backfill, judged)
         for item in sent:
             problem = judged[item.key]
             if item.key not in known and isinstance(problem, Problem):
@@ -210,7 +210,7 @@ def _plan_known(  # noqa: PLR0917 -- a step of `_settle`
     items: Sequence[Item],
     known: Mapping[str, str],
     backfill: UsageBackfill,
-    countable: Mapping[str, Counted],
+    judged: Mapping[str, Counted | Problem],
 ) -> None:
     """Plan for events whose identity was taken before."""
     cursor.execute(_IN_QUARANTINE, [[item.key for item in items]])
@@ -228,8 +228,10 @@ def _plan_known(  # noqa: PLR0917 -- a step of `_settle`
             plan.amend(item, State.BROUGHT_BACK, Amendment(there.place, 1, _last_voided(cursor, there)))
         elif is_alike:
             plan.outcomes[item.id] = Outcome(State.KEPT)
-        elif there is not None and item.key in countable:
-            _plan_replacement(cursor, plan, item, there, backfill, countable[item.key])
+        elif there is not None and isinstance(found := judged[item.key], Counted):
+            _plan_replacement(cursor, plan, item, there, backfill, found)
+        elif there is not None and isinstance(found, Problem):
+            plan.leave_out(item, found.reason, f"{found.detail}; the one that was counted before stays.")
         else:
             plan.leave_out(item, "conflict", "An event of this id that says something else was counted before.")
 
