@@ -120,10 +120,13 @@ def how_measured(line: InvoiceLine, series: Sequence[SeriesPart]) -> str:
     if not series or series[0].meter.aggregation in {Aggregation.SUM, Aggregation.COUNT}:
         return ""
     aggregation = series[0].meter.aggregation
-    words = EXPLAINED[aggregation].says
     if aggregation == Aggregation.P95:
         slots = slots_in(line.service_period.lower, line.service_period.upper)
-        words += f" This period has {slots:,} of them; the {slots // 20:,} highest are left out."
+        return (
+            f"This period has {slots:,} times five minutes, each added up by itself; without usage it is zero. The"
+            f" {slots // 20:,} highest (5 %) are left out, and the highest of the others is billed."
+        )
+    words = EXPLAINED[aggregation].says
     carried = sum(1 for part in series if not part.event_count)
     if aggregation == Aggregation.GAUGE and carried:
         words += f" In {carried} of {len(series)} series nothing was read in this period: what was read before held on."

@@ -21,7 +21,7 @@ SIGN_IN_TYPE: Final = "nimbus.console.sign_in"
 METERS: Final = (
     SyntheticMeter("transit-p95", "IP transit, 95th percentile", TRANSIT_TYPE, "mbps", "Mbit/s", ("port",), "p95"),
     SyntheticMeter("volumes", "Provisioned volumes", VOLUME_TYPE, "gb", "GB", ("volume", "region"), "gauge"),
-    SyntheticMeter("active-users", "Active console users", SIGN_IN_TYPE, "user", "users", (), "unique"),
+    SyntheticMeter("active-users", "Active console users", SIGN_IN_TYPE, "user", "user", (), "unique"),
 )
 
 PRODUCTS: Final = (
@@ -41,7 +41,7 @@ PRODUCTS: Final = (
         "volume",
         "Provisioned volumes",
         "Storage",
-        "GB-hours",
+        "GB-h",
         "volumes",
         {},
         {"model": "per_unit", "unit_price": "0.000089"},
@@ -50,7 +50,7 @@ PRODUCTS: Final = (
         "console-user",
         "Active console users",
         "Fees",
-        "users",
+        "user",
         "active-users",
         {},
         {
@@ -79,7 +79,7 @@ def usage_events(month_index: int, start: datetime, end: datetime) -> Iterator[d
 def _transit(
     customer: SyntheticCustomer, month_index: int, start: datetime, end: datetime
 ) -> Iterator[dict[str, object]]:
-    """The rate of a port in each five minutes that carry traffic, as its router reports it."""
+    """The rate of a port in each five minutes that carry traffic, as its router reports it, once for each."""
     limit = PORTS.get(customer.code)
     if limit is None:
         return

@@ -21,7 +21,7 @@ from metering.models import UsageCorrection
 
 AT = datetime(2026, 11, 21, 7, tzinfo=UTC)
 HOW_MEASURED = {
-    "transit-95th": "highest are left out",
+    "transit-95th": "highest (5 %) are left out",
     "volume": "holds until the next one",
     "console-user": "different values",
 }
