@@ -72,7 +72,8 @@ def closing_of(backfill: UsageBackfill) -> Found | None:
     found = backfill.preview
     if found is None:
         return None
-    results = [(_RESULT_WORDS[name], int(found[name])) for name in RESULTS if found[name]]
+    # What is left out is told by its reasons.
+    results = [(_RESULT_WORDS[name], int(found[name])) for name in RESULTS if found[name] and name != "left_out"]
     return _found(found, results, backfill.previewed_at)
 
 

@@ -1,0 +1,255 @@
+"""Backfills at once, while usage comes in, and killed in the middle: each event counts once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+from django.conf import settings
+from django.db import connection
+
+from accounts.access import Actor, Role
+from accounts.models import AuditEntry, Customer
+from metering import rollups, verification
+from metering.invariants import RULES
+from metering.models import UsageBackfill, UsageBackfillItem, UsageEvent
+from metering.usage_backfills import decisions
+from metering.usage_backfills.errors import UsageBackfillNotOpen, UsageBackfillOverlaps
+from metering.usage_backfills.work import work_on
+from tests import make_accounts, make_usage_backfills
+from tests import make_metering as make
+from tests.database_address import url_of_the_test_database
+from tests.make_usage_backfills import opened, replacing, staged, states
+from tests.parallel import in_parallel
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+Status = UsageBackfill.Status
+
+
+@pytest.fixture
+def shop() -> Customer:
+    customer = make_accounts.customer()
+    make.meter()
+    make.meter(aggregation="max")
+    make.meter(aggregation="unique")
+    make.subject("project-1", customer=customer)
+    return customer
+
+
+def assert_everything_ties() -> None:
+    for rule in RULES:
+        with connection.cursor() as cursor:
+            cursor.execute(rule.sql)
+            assert cursor.fetchall() == [], rule.name
+    for chunk in verification.plan(start=make.LONG_AGO, end=datetime(2027, 1, 1, tzinfo=UTC)):
+        assert verification.verify(chunk).shown == []
+
+
+def week(count: int, *, prefix: str = "e", seconds: str = "1") -> list[dict[str, object]]:
+    return [
+        make.event(
+            f"{prefix}{number}",
+            time=f"2026-10-{number % 7 + 5:02}T{number % 24:02}:10:{number % 60:02}Z",
+            seconds=seconds,
+        )
+        for number in range(count)
+    ]
+
+
+def sum_of(customer: Customer) -> Decimal:
+    totals = {total.meter_id: total.sum for total in make.totals(customer)}
+    return totals[min(totals)]
+
+
+def work(backfill: UsageBackfill) -> None:
+    for _ in range(500):
+        work_on(backfill_id=backfill.pk, limit=20, actor=make.SYSTEM, at=make.NOON)
+        if UsageBackfill.objects.get(pk=backfill.pk).status not in {Status.CLOSING, Status.REVERTING}:
+            return
+
+
+def test_two_workers_close_and_revert_it_once_while_the_same_events_come_in(shop: Customer) -> None:
+    make.ingested(*week(100, prefix="old", seconds="50"))
+    backfill = replacing()
+    staged(backfill, *week(300))
+    make_usage_backfills.closing(backfill)
+    done = threading.Event()
+
+    def close() -> None:
+        try:
+            in_parallel(lambda: work(backfill), lambda: work(backfill))
+        finally:
+            done.set()
+
+    def send() -> None:
+        for start in range(0, 300, 30):
+            make.ingested(*week(300)[start : start + 30])
+            rollups.fold(limit=100)
+            if done.is_set():
+                return
+
+    in_parallel(close, send)
+
+    backfill.refresh_from_db()
+    assert (backfill.status, backfill.voided, backfill.counted + backfill.kept) == (Status.CLOSED, 100, 300)
+    assert sum_of(shop) == 300
+    assert_everything_ties()
+
+    make_usage_backfills.reverting(backfill)
+    in_parallel(lambda: work(backfill), lambda: work(backfill))
+    backfill.refresh_from_db()
+    assert (backfill.status, backfill.revert_left_out) == (Status.REVERTED, 0)
+    assert sum_of(shop) == 100 * 50 + backfill.kept
+    assert_everything_ties()
+
+
+def test_senders_who_fill_in_the_same_events_at_once_fill_each_in_once(shop: Customer) -> None:
+    backfill = opened()
+    events = week(200)
+
+    def send(chosen: list[dict[str, object]]) -> None:
+        for start in range(0, 200, 40):
+            staged(backfill, *chosen[start : start + 40])
+
+    in_parallel(lambda: send(events), lambda: send(events[::-1]), lambda: send(events))
+
+    backfill.refresh_from_db()
+    assert (backfill.staged, UsageBackfillItem.objects.count()) == (200, 200)
+
+
+def test_people_who_close_it_at_once_close_it_once(shop: Customer) -> None:
+    backfill = opened()
+    staged(backfill, *week(5))
+    make_usage_backfills.previewed(backfill)
+    people = [make_accounts.actor(Role.FINANCE_ANALYST), make_accounts.actor(Role.FINANCE_CONTROLLER)]
+
+    def close(actor: Actor) -> None:
+        decisions.close_backfill(backfill_id=backfill.pk, actor=actor, at=make.NOON)
+
+    in_parallel(*[lambda actor=actor: close(actor) for actor in people * 2])
+
+    assert AuditEntry.objects.filter(verb="usage_backfill.submitted").count() == 1
+    make_usage_backfills.approved(backfill)
+    work(backfill)
+    assert sum_of(shop) == 5
+
+
+def test_whoever_fills_in_while_it_is_abandoned_is_refused_or_dropped(shop: Customer) -> None:
+    backfill = opened()
+    refused: list[UsageBackfillNotOpen] = []
+
+    def fill() -> None:
+        for start in range(0, 400, 20):
+            try:
+                staged(backfill, *week(400)[start : start + 20])
+            except UsageBackfillNotOpen as refusal:
+                refused.append(refusal)
+
+    def abandon() -> None:
+        time.sleep(0.05)
+        decisions.abandon_backfill(backfill_id=backfill.pk, reason="wrong", actor=make.SYSTEM, at=make.NOON)
+
+    in_parallel(fill, abandon)
+
+    assert not UsageBackfillItem.objects.exists()
+    assert UsageBackfill.objects.get().status == Status.ABANDONED
+
+
+def test_two_people_open_the_same_once(shop: Customer) -> None:
+    outcomes: list[str] = []
+
+    def open_one() -> None:
+        try:
+            opened(actor=make.SYSTEM)
+            outcomes.append("opened")
+        except UsageBackfillOverlaps:
+            outcomes.append("overlaps")
+
+    in_parallel(open_one, open_one, open_one)
+
+    assert sorted(outcomes) == ["opened", "overlaps", "overlaps"]
+
+
+WORK_SLOWLY = """
+import sys
+import django
+django.setup()
+from django.db import connection
+connection.settings_dict["NAME"] = sys.argv[1]
+from metering.usage_backfills.work import work_on
+from tests import make_metering as make
+while work_on(backfill_id=int(sys.argv[2]), limit=10, actor=make.SYSTEM, at=make.NOON):
+    print("settled", flush=True)
+"""
+
+
+def killed_after(backfill: UsageBackfill, steps: int) -> None:
+    """Have a process of its own work on a backfill, and kill it some steps in."""
+    worker = subprocess.Popen(
+        [sys.executable, "-c", WORK_SLOWLY, connection.settings_dict["NAME"], str(backfill.pk)],
+        stdout=subprocess.PIPE,
+        cwd=settings.PROJECT_FOLDER,
+        env={
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "config.settings.test",
+            "DATABASE_URL": url_of_the_test_database(),
+        },
+    )
+    assert worker.stdout
+    for _ in range(steps):
+        assert worker.stdout.readline()
+    time.sleep(steps / 500)
+    worker.send_signal(signal.SIGKILL)
+    worker.wait(timeout=20)
+    worker.stdout.close()
+
+
+def work_once_it_is_free(backfill: UsageBackfill) -> UsageBackfill:
+    """Go on; the server may need a moment to see that the killed worker is gone, and holds the backfill until then."""
+    for _ in range(100):
+        while work_on(backfill_id=backfill.pk, actor=make.SYSTEM, at=make.NOON):
+            pass
+        found = UsageBackfill.objects.get(pk=backfill.pk)
+        if found.status in {Status.CLOSED, Status.REVERTED}:
+            return found
+        time.sleep(0.1)
+    return found
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_killed_in_the_middle_of_closing_and_of_reverting_it_goes_on_and_counts_each_event_once(
+    shop: Customer, steps: int
+) -> None:
+    make.ingested(*week(150, prefix="old", seconds="50"), *week(50, seconds="7"))
+    before = make.totals(shop)
+    backfill = replacing()
+    staged(backfill, *week(250, seconds="3"))
+    make_usage_backfills.closing(backfill)
+
+    killed_after(backfill, steps)
+    assert 0 < states(backfill)["waiting"] < 400
+    assert_everything_ties()
+    done = work_once_it_is_free(backfill)
+
+    assert (done.counted, done.replaced, done.voided, done.left_out) == (200, 50, 150, 0)
+    assert sum_of(shop) == 250 * 3
+    assert UsageEvent.objects.count() == 200 + 250
+    assert_everything_ties()
+
+    make_usage_backfills.reverting(backfill)
+    killed_after(backfill, steps)
+    assert 0 < UsageBackfillItem.objects.filter(batch_id__isnull=False, reverted_batch_id=None).count() < 400
+    assert_everything_ties()
+    done = work_once_it_is_free(backfill)
+
+    assert (done.status, done.reverted, done.revert_left_out) == (Status.REVERTED, 400, 0)
+    assert [each for each in make.totals(shop) if each.count] == before
+    assert_everything_ties()
