@@ -23,6 +23,7 @@ def erase_traces(erasure: UsageErasure) -> None:
     """
     _erase_unique_values(erasure)
     _erase_corrections(erasure)
+    _erase_backfills(erasure)
     _erase_rules(erasure)
     _erase_subjects(erasure)
 
@@ -108,6 +109,42 @@ def _erase_corrections(erasure: UsageErasure) -> None:
     }
     with connection.cursor() as cursor:
         for statement in (_ITEMS, _CORRECTIONS):
+            cursor.execute(statement, asked)
+            add(erasure, other_records=int(cursor.rowcount))
+
+
+# What was filled into a backfill and counts lies in the event alone. What was left out, or waits, is the customer's
+# whose subject it names at its time; emptied, it is left out when the backfill is closed.
+_BACKFILLED = """
+    UPDATE metering_usagebackfillitem AS item SET event_id = '', subject = '', data = NULL, detail = %(erased)s
+    WHERE item.time < %(before)s AND (item.event_id <> '' OR item.data IS NOT NULL) AND (
+        item.customer_id = %(customer_id)s OR EXISTS (
+            SELECT FROM metering_subject AS subject JOIN metering_subjectassignment AS assignment
+                ON assignment.subject_id = subject.id
+            WHERE subject.name = item.subject AND assignment.customer_id = %(customer_id)s
+              AND assignment.valid_during @> item.time
+        )
+    )
+"""
+_REFUSED_BY_BACKFILLS = """
+    UPDATE metering_usagebackfillrefusal AS refusal SET event_id = '', detail = %(erased)s
+    WHERE detail <> %(erased)s AND EXISTS (
+        SELECT FROM unnest(%(shown)s::text[]) AS shown(name) WHERE strpos(refusal.detail, shown.name) > 0
+    )
+"""
+
+
+@transaction.atomic
+def _erase_backfills(erasure: UsageErasure) -> None:
+    name_erasure(erasure)
+    asked: dict[str, Any] = {
+        "customer_id": erasure.customer_id,
+        "before": erasure.before,
+        "shown": [repr(name) for name in subjects_of(erasure.customer_id)],
+        "erased": ERASED,
+    }
+    with connection.cursor() as cursor:
+        for statement in (_BACKFILLED, _REFUSED_BY_BACKFILLS):
             cursor.execute(statement, asked)
             add(erasure, other_records=int(cursor.rowcount))
 

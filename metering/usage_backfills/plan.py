@@ -35,7 +35,7 @@ _SCOPE = """
           AND (cardinality(%(customers)s::bigint[]) = 0 OR event.customer_id = ANY(%(customers)s))
           AND (cardinality(%(types)s::text[]) = 0 OR event.type = ANY(%(types)s))
     ), sent AS (
-        SELECT id, key, content_hash FROM metering_usagebackfillitem
+        SELECT id, key, content_hash, data IS NULL AS is_erased FROM metering_usagebackfillitem
         WHERE backfill_id = %(backfill)s AND kind = 'sent'
     )
 """
@@ -170,7 +170,7 @@ def fingerprint_of_closing(backfill: UsageBackfill) -> str:
     scope, parameters = _scope_of(backfill)
     query = _FINGERPRINT.format(
         scope=scope,
-        sent=_DIGEST.format("key::text || content_hash::text"),
+        sent=_DIGEST.format("key::text || content_hash::text || is_erased::text"),
         key=_DIGEST.format("item.key::text"),
         owner=_DIGEST.format("assignment.customer_id || ' ' || subject.name || ' ' || assignment.valid_during::text"),
         meter=_DIGEST.format("version.id::text"),

@@ -34,7 +34,7 @@ from metering.quarantine.clearances import Rule
 from metering.retention import erasure, legal_holds, retention
 from metering.retention.erasure_refusals import names_one_of
 from metering.retention.retention_jobs import archive, work
-from tests import make_accounts, make_files
+from tests import make_accounts, make_files, make_usage_backfills
 from tests import make_metering as make
 from tests.behind_the_back import execute, refused
 from tests.make_metering import SYSTEM, broken_rules
@@ -105,6 +105,43 @@ def tables_that_name(text: str) -> list[str]:
 
 def different_values(customer: Customer, start: datetime, end: datetime) -> list[Decimal]:
     return [each.quantity for each in make.totals(customer, start=start, end=end)]
+
+
+def test_what_was_filled_into_backfills_goes_and_what_is_left_of_it_is_left_out(anna: Customer) -> None:
+    make.meter()
+    make.subject(SECRET, customer=anna, ends_at=SEPTEMBER_2)
+    make.ingested(make.event("e1", time="2024-08-03T10:00:00Z", subject=SECRET), at=SEPTEMBER_2)
+    period = {"start": datetime(2024, 8, 1, tzinfo=UTC), "end": datetime(2024, 9, 1, tzinfo=UTC)}
+    first = make_usage_backfills.opened(**period, lifts_age=True, at=SEPTEMBER_2)
+    make_usage_backfills.staged(
+        first,
+        make.event("e1", time="2024-08-03T10:00:00Z", subject=SECRET, seconds="9", note=SECRET),
+        make.event(f"{SECRET}/2", time="2024-08-04T10:00:00Z", subject=SECRET, seconds="1", note=SECRET),
+        at=SEPTEMBER_2,
+    )
+    make_usage_backfills.closed(first, at=SEPTEMBER_2)
+    second = make_usage_backfills.opened(
+        **period, lifts_age=True, customer_ids=[make_accounts.customer().pk], at=SEPTEMBER_2
+    )
+    third = make_usage_backfills.opened(**period, source="cluster/2", lifts_age=True, at=SEPTEMBER_2)
+    for backfill in (second, third):
+        make_usage_backfills.staged(
+            backfill,
+            make.event(
+                "e3", time="2024-08-03T10:00:00Z", source=backfill.source, subject=SECRET, seconds="1", note=SECRET
+            ),
+            at=SEPTEMBER_2,
+        )
+    assert second.refusals.count() == 1
+    assert {"metering_usagebackfillitem", "metering_usagebackfillrefusal"} <= set(tables_that_name(SECRET))
+
+    erased(anna)
+
+    assert tables_that_name(SECRET) == []
+    found = make_usage_backfills.previewed(third, at=LATER).preview
+    assert found is not None
+    assert (found["counted"], found["reasons"]) == (0, {"gone": 1})
+    assert broken_rules() == []
 
 
 def test_values_that_were_counted_once_each_go_and_the_counts_stay(anna: Customer) -> None:
