@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -111,7 +112,7 @@ def test_what_was_filled_into_backfills_goes_and_what_is_left_of_it_is_left_out(
     make.meter()
     make.subject(SECRET, customer=anna, ends_at=SEPTEMBER_2)
     make.ingested(make.event("e1", time="2024-08-03T10:00:00Z", subject=SECRET), at=SEPTEMBER_2)
-    period = {"start": datetime(2024, 8, 1, tzinfo=UTC), "end": datetime(2024, 9, 1, tzinfo=UTC)}
+    period: dict[str, Any] = {"start": datetime(2024, 8, 1, tzinfo=UTC), "end": datetime(2024, 9, 1, tzinfo=UTC)}
     first = make_usage_backfills.opened(**period, lifts_age=True, at=SEPTEMBER_2)
     make_usage_backfills.staged(
         first,
