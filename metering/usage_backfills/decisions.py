@@ -317,7 +317,7 @@ def abandon_backfill(*, backfill_id: int, reason: str, actor: Actor, at: datetim
 def preview_revert(*, backfill_id: int, actor: Actor, at: datetime) -> UsageBackfill:
     """Work out what the revert of a closed backfill would change, and keep it: the real run, rolled back.
 
-    Raises: PermissionMissing, UsageBackfillUnknown, UsageBackfillNotClosed.
+    Raises: PermissionMissing, UsageBackfillUnknown, UsageBackfillNotClosed, UsageBackfillTooLarge.
     """
     actor.require(Permission.CORRECT_USAGE)
     backfill = locked(backfill_id)

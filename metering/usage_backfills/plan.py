@@ -11,30 +11,42 @@ from metering.models import UsageBackfill
 from metering.usage_backfills.errors import UsageBackfillTooLarge
 from metering.usage_backfills.records import MOST_EVENTS, Mode
 
-# An event counts unless all that it counted in was taken back. Where nothing is replaced, only events that were amended
-# matter, and the others are not read.
+# Whatever the planner takes the sets to be, each step finds its rows by an index: of amendments and of items there are
+# none for most sources and a million for some.
+_COUNTS = """
+    EXISTS (
+        SELECT FROM (
+            SELECT unnest(event.series_ids) AS series_id, 1 AS sign
+            UNION ALL
+            SELECT unnest(amendment.series_ids), amendment.sign FROM usage_amendment AS amendment
+            WHERE amendment.customer_id = event.customer_id AND amendment.time = event.time
+              AND amendment.key = event.key
+        ) AS named
+        GROUP BY series_id HAVING sum(sign) = 1
+    )
+"""
+_OF_THE_SCOPE = """
+    event.time >= %(start)s AND event.time < %(end)s AND event.source = %(source)s
+    AND (cardinality(%(customers)s::bigint[]) = 0 OR event.customer_id = ANY(%(customers)s))
+    AND (cardinality(%(types)s::text[]) = 0 OR event.type = ANY(%(types)s))
+"""
+_ALL = f"""
+    SELECT event.customer_id, event.time, event.key, NOT EXISTS (
+        SELECT FROM usage_amendment AS amended WHERE amended.customer_id = event.customer_id
+          AND amended.time = event.time AND amended.key = event.key
+    ) OR {_COUNTS} AS counts
+    FROM usage_event AS event WHERE {_OF_THE_SCOPE}
+"""  # noqa: S608 -- built from constants
+# Where nothing is replaced, only events that were amended matter, and the others are not read.
+_AMENDED = f"""
+    SELECT event.customer_id, event.time, event.key, {_COUNTS} AS counts
+    FROM (
+        SELECT DISTINCT customer_id, time, key FROM usage_amendment WHERE time >= %(start)s AND time < %(end)s
+    ) AS amended JOIN usage_event AS event USING (customer_id, time, key)
+    WHERE {_OF_THE_SCOPE}
+"""  # noqa: S608 -- built from constants
 _SCOPE = """
-    amended AS MATERIALIZED (
-        SELECT DISTINCT customer_id, time, key FROM usage_amendment
-        WHERE time >= %(start)s AND time < %(end)s
-          AND (cardinality(%(customers)s::bigint[]) = 0 OR customer_id = ANY(%(customers)s))
-    ), scope AS MATERIALIZED (
-        SELECT event.customer_id, event.time, event.key, amended.key IS NULL OR EXISTS (
-            SELECT FROM (
-                SELECT unnest(event.series_ids) AS series_id, 1 AS sign
-                UNION ALL
-                SELECT unnest(amendment.series_ids), amendment.sign FROM usage_amendment AS amendment
-                WHERE amendment.customer_id = event.customer_id AND amendment.time = event.time
-                  AND amendment.key = event.key
-            ) AS named
-            GROUP BY series_id HAVING sum(sign) = 1
-        ) AS counts
-        FROM usage_event AS event {join} JOIN amended
-          ON amended.customer_id = event.customer_id AND amended.time = event.time AND amended.key = event.key
-        WHERE event.time >= %(start)s AND event.time < %(end)s AND event.source = %(source)s
-          AND (cardinality(%(customers)s::bigint[]) = 0 OR event.customer_id = ANY(%(customers)s))
-          AND (cardinality(%(types)s::text[]) = 0 OR event.type = ANY(%(types)s))
-    ), sent AS (
+    scope AS MATERIALIZED ({scope}), sent AS NOT MATERIALIZED (
         SELECT id, key, content_hash, data IS NULL AS is_erased FROM metering_usagebackfillitem
         WHERE backfill_id = %(backfill)s AND kind = 'sent'
     )
@@ -42,22 +54,19 @@ _SCOPE = """
 
 # What a person has voided stays so unless this is to replace what is there; what a backfill has taken out was missing.
 _FIND_THERE = """
-    WITH {scope}, voided AS (
-        SELECT scope.*, (
-            SELECT batch.door FROM usage_amendment AS amendment JOIN metering_usagebatch AS batch
-              ON batch.id = amendment.batch_id
-            WHERE amendment.customer_id = scope.customer_id AND amendment.time = scope.time
-              AND amendment.key = scope.key AND amendment.sign = -1
-            ORDER BY amendment.batch_id DESC LIMIT 1
-        ) AS door
-        FROM scope
-    )
+    WITH {scope}
     UPDATE metering_usagebackfillitem AS item
     SET there_customer_id = found.customer_id, there_time = found.time
-    FROM sent JOIN voided AS found USING (key) JOIN usage_identity AS identity USING (key)
-    WHERE item.id = sent.id AND (
-        %(replaces)s AND identity.content_hash <> sent.content_hash
-        OR NOT found.counts AND identity.content_hash = sent.content_hash AND (%(replaces)s OR found.door = 'backfill')
+    FROM scope AS found JOIN usage_identity AS identity USING (key)
+    WHERE item.backfill_id = %(backfill)s AND item.kind = 'sent' AND item.key = found.key AND (
+        %(replaces)s AND identity.content_hash <> item.content_hash
+        OR NOT found.counts AND identity.content_hash = item.content_hash AND (%(replaces)s OR (
+            SELECT batch.door FROM usage_amendment AS amendment JOIN metering_usagebatch AS batch
+              ON batch.id = amendment.batch_id
+            WHERE amendment.customer_id = found.customer_id AND amendment.time = found.time
+              AND amendment.key = found.key AND amendment.sign = -1
+            ORDER BY amendment.batch_id DESC LIMIT 1
+        ) = 'backfill')
     )
 """
 
@@ -198,7 +207,7 @@ def _scope_of(backfill: UsageBackfill) -> tuple[str, dict[str, Any]]:
         "types": backfill.event_types,
         "replaces": replaces,
     }
-    return _SCOPE.format(join="LEFT" if replaces else ""), parameters
+    return _SCOPE.format(scope=_ALL if replaces else _AMENDED), parameters
 
 
 def _hash_of(query: str, parameters: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ The events are settled in the same steps as later, so that memory does not grow 
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -19,9 +20,12 @@ from metering.corrections import correction_preview
 from metering.corrections.correction_preview import Touched
 from metering.models import UsageBackfill
 from metering.usage_backfills import plan, settling, work
+from metering.usage_backfills.errors import UsageBackfillTooLarge
 
 # So many of those that are left out are listed before the closing.
 _LISTED: Final = 10_000
+# Below the time after which a worker's task is ended.
+LONGEST_SECONDS: Final = 400.0
 
 
 def preview_closing(backfill: UsageBackfill, *, actor: Actor, at: datetime) -> dict[str, Any]:
@@ -29,14 +33,16 @@ def preview_closing(backfill: UsageBackfill, *, actor: Actor, at: datetime) -> d
 
     To be called within a transaction that holds the backfill. Events that would be left out are noted with the reason.
 
-    Raises: UsageBackfillTooLarge.
+    Raises: UsageBackfillTooLarge, also where it takes too long.
     """
+    ends_at = time.monotonic() + LONGEST_SECONDS
     with transaction.atomic():
         items = plan.find_what_is_there(backfill)
         noted = plan.noted(backfill)
         tried = UsageBackfill(pk=backfill.pk)
         while waiting := settling.waiting_items(backfill, work.EVENTS_AT_ONCE):
             work.add(tried, settling.settle(backfill, waiting, actor=actor, at=at))
+            _require_time(ends_at)
         left_out = _left_out(backfill)
         reasons = _reasons(backfill)
         touched = _touched(backfill)
@@ -50,15 +56,23 @@ def preview_closing(backfill: UsageBackfill, *, actor: Actor, at: datetime) -> d
 def preview_revert(backfill: UsageBackfill, *, actor: Actor, at: datetime) -> dict[str, Any]:
     """Return what the revert would come to; to be called within a transaction that holds the backfill."""
     undone = left_out = 0
+    ends_at = time.monotonic() + LONGEST_SECONDS
     with transaction.atomic():
         while done := work.done_items(backfill, work.EVENTS_AT_ONCE):
             kept = work.undo(backfill, done, actor=actor, at=at)
             undone += len(done) - len(kept)
             left_out += len(kept)
+            _require_time(ends_at)
         touched = _touched(backfill)
         after = correction_preview.read(touched)
         transaction.set_rollback(True)
     return {"undone": undone, "left_out": left_out, **_compared(touched, after)}
+
+
+def _require_time(ends_at: float) -> None:
+    if time.monotonic() > ends_at:
+        msg = "It could not be previewed in time: it has too many events. Open several, each of a part of the period."
+        raise UsageBackfillTooLarge(msg)
 
 
 # The events that count by it and those that it voided, each in the series that it was counted in.

@@ -15,7 +15,7 @@ from metering.ingestion import counting_rules
 from metering.models import UsageBackfill, UsageBackfillItem
 from metering.usage_backfills.errors import UsageBackfillNotOpen, UsageBackfillUnknown
 
-MOST_EVENTS: Final = 1_000_000
+MOST_EVENTS: Final = 250_000
 
 Mode, Status = UsageBackfill.Mode, UsageBackfill.Status
 Kind, State = UsageBackfillItem.Kind, UsageBackfillItem.State

@@ -303,6 +303,21 @@ def test_a_backfill_takes_and_voids_only_so_many(customer: Customer, monkeypatch
     assert staged(backfill, event("e2")).staged == 1
 
 
+def test_a_preview_takes_only_so_long(customer: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
+    backfill = opened()
+    staged(backfill, event("e1"))
+    done = closed(backfill)
+    other = opened(source="cluster/2")
+    staged(other, make.event("e1", time=WITHIN, source="cluster/2"))
+    monkeypatch.setattr("metering.usage_backfills.preview.LONGEST_SECONDS", -1.0)
+
+    with pytest.raises(UsageBackfillTooLarge, match="in time"):
+        previewed(other)
+    with pytest.raises(UsageBackfillTooLarge, match="in time"):
+        decisions.preview_revert(backfill_id=done.pk, actor=make_accounts.actor(Role.FINANCE_ANALYST), at=NOON)
+    assert make_usage_backfills.states(other) == {"waiting": 1}
+
+
 def test_replacing_voids_only_so_many(customer: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
     make.ingested(event("a"), event("b"), event("c"))
     monkeypatch.setattr("metering.usage_backfills.plan.MOST_EVENTS", 2)

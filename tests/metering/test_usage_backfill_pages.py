@@ -224,7 +224,7 @@ def test_a_backfill_is_opened_filled_previewed_closed_and_reverted_on_its_pages(
     tasks.work_on_usage_backfills()
     assert anna.get(address, headers={"HX-Request": "true"})["HX-Refresh"] == "true"
     shown = words(anna.get(address))
-    assert "New, counted 1 event" in shown
+    assert "New, counted 1 Closed" in shown
     anna.post(f"{address}preview/")
     assert "1,005 1,000 −5" in words(anna.get(address))
     assert "reason" in words(anna.post(f"{address}revert/", follow=True)).lower()
@@ -295,7 +295,7 @@ def test_why_a_worker_could_not_preview_is_shown(customer: Customer, monkeypatch
 
     tasks.work_on_usage_backfills()
 
-    assert "at most 1,000,000 events" in words(anna.get(f"/usage/backfills/{backfill.pk}/"))
+    assert "at most 250,000 events" in words(anna.get(f"/usage/backfills/{backfill.pk}/"))
 
 
 def test_a_second_person_finds_it_in_the_inbox(customer: Customer) -> None:
