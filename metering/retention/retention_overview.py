@@ -98,7 +98,7 @@ class MonthRow:
                 Status.EXPORTED,
                 Status.RESTORING,
             }
-        ) or (self.archived is not None and self.archived.drop_asked_at is not None)
+        ) or (self.archived is not None and self.archived.drop_asked_at is not None and not self.archived.last_error)
 
 
 def months(*, at: datetime) -> list[MonthRow]:

@@ -24,11 +24,11 @@ MONTHS_SHOWN = 36
 HOLDS_SHOWN = 20
 
 _STEPS: dict[str, tuple[Callable[..., ArchivedMonth], str]] = {
-    "archive": (retention.plan_archive, "{} is planned: its file is written and verified within minutes."),
+    "archive": (retention.plan_archive, "{} is planned: its files are written and verified within minutes."),
     "detach": (retention.detach_month, "The events of {} are detached; totals stay as they are."),
     "drop": (retention.ask_drop, "The files of {} are compared with its events once more; then these are dropped."),
-    "bring-back": (retention.ask_back, "The events of {} are coming back; from a file that takes minutes."),
-    "check": (retention.check_archive, "The file of {} is whole."),
+    "bring-back": (retention.ask_back, "The events of {} are coming back; from files that takes minutes."),
+    "check": (retention.check_archive, "The files of {} are whole."),
 }
 
 

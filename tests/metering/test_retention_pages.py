@@ -85,11 +85,11 @@ def test_a_month_is_archived_detached_dropped_and_brought_back_by_hand() -> None
 
     assert "Archive August 2024: 2 events" in offered
     assert answers == [
-        "August 2024 is planned: its file is written and verified within minutes.",
+        "August 2024 is planned: its files are written and verified within minutes.",
         "The events of August 2024 are detached; totals stay as they are.",
         "The files of August 2024 are compared with its events once more; then these are dropped.",
-        "The file of August 2024 is whole.",
-        "The events of August 2024 are coming back; from a file that takes minutes.",
+        "The files of August 2024 are whole.",
+        "The events of August 2024 are coming back; from files that takes minutes.",
     ]
     assert ArchivedMonth.objects.get().status == ArchivedMonth.Status.RESTORED
 
@@ -274,3 +274,23 @@ def test_the_command_says_what_it_cannot_do(settings: Settings) -> None:
         ran()
     with pytest.raises(CommandError, match="no month"):
         call_command("archive_usage", "--month", "August")
+
+
+@pytest.mark.usefixtures("_august")
+def test_a_drop_that_a_hold_keeps_up_says_so_and_offers_the_way_back() -> None:
+    administrator = signed_in(Role.ADMINISTRATOR)
+    asked: dict[str, Any] = {"month": AUGUST, "actor": SYSTEM, "at": LATER}
+    retention.plan_archive(**asked)
+    work(at=LATER)
+    retention.detach_month(**asked)
+    administrator.post(f"{PAGE}months/2024-08/drop/")
+    at_work = administrator.get(PAGE).content.decode()
+    legal_holds.set_hold(first_month=AUGUST, reason="Case 7", actor=SYSTEM, at=LATER)
+
+    work(at=LATER)
+
+    kept_up = administrator.get(PAGE).content.decode()
+    assert 'data-opens="back-2024-08"' not in at_work
+    assert 'data-opens="back-2024-08"' in kept_up
+    assert "Case 7" in kept_up
+    assert ArchivedMonth.objects.get().status == ArchivedMonth.Status.DETACHED
