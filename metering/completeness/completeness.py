@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -34,7 +34,6 @@ class State(StrEnum):
         return member
 
 
-WORST_FIRST: Sequence[State] = tuple(reversed(State))
 _RANK = {state: rank for rank, state in enumerate(State)}
 
 
