@@ -81,6 +81,7 @@ _CONFLICT: tuple[type[CountinghouseError], ...] = (
     metering.CorrectionNotDraft,
     metering.CorrectionNotPreviewed,
     metering.CorrectionNotApplied,
+    metering.CorrectionNotStuck,
     metering.CorrectionAlreadyReverted,
     metering.CorrectionNotCountable,
     metering.SubjectAlreadyAssigned,

@@ -470,6 +470,12 @@ class CorrectionNotCountable(CountinghouseError):
     code = "correction_not_countable"
 
 
+class CorrectionNotStuck(CountinghouseError):
+    """Only of a correction that is being applied and cannot go on can the rest be left out."""
+
+    code = "correction_not_stuck"
+
+
 class CorrectionNotApplied(CountinghouseError):
     """Only an applied correction that is no revert itself can be reverted."""
 

@@ -47,6 +47,9 @@ urlpatterns = [
     path("usage/corrections/<int:correction_id>/", correction_views.correction_page, name="correction"),
     path("usage/corrections/<int:correction_id>/submit/", correction_views.submit, name="submit-correction"),
     path("usage/corrections/<int:correction_id>/drop/", correction_views.drop, name="drop-correction"),
+    path(
+        "usage/corrections/<int:correction_id>/leave-out/", correction_views.leave_out, name="leave-out-of-correction"
+    ),
     path("usage/corrections/<int:correction_id>/revert/", correction_views.revert, name="revert-correction"),
     path("usage/backfills/", backfill_views.backfill_list, name="usage-backfills"),
     path("usage/backfills/new/", backfill_views.new_backfill, name="new-usage-backfill"),

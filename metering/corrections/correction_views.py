@@ -16,7 +16,7 @@ from accounts.access import Permission
 from accounts.errors import CountinghouseError
 from accounts.models import ApprovalRequest, Customer
 from accounts.pages import Crumb, StaffRequest, actor_of, attempt, fragment, page, page_of, staff_page
-from metering.corrections import correction_form, correction_words, corrections
+from metering.corrections import correction_form, correction_words, correction_work, corrections
 from metering.models import Meter, UsageCorrection, UsageCorrectionItem, UsageEvent
 
 _ITEMS_SHOWN = 20
@@ -155,6 +155,23 @@ def drop(request: StaffRequest, correction_id: int) -> HttpResponseBase:
         request,
         lambda: corrections.drop_correction(correction_id=correction_id, actor=actor_of(request), at=timezone.now()),
         "Dropped; nothing was changed.",
+    )
+    return redirect("metering:correction", correction_id)
+
+
+@require_POST
+@staff_page(Permission.CORRECT_USAGE)
+def leave_out(request: StaffRequest, correction_id: int) -> HttpResponseBase:
+    """End a correction that cannot go on."""
+    attempt(
+        request,
+        lambda: correction_work.leave_out_rest(
+            correction_id=correction_id,
+            reason=request.POST.get("reason", ""),
+            actor=actor_of(request),
+            at=timezone.now(),
+        ),
+        "The rest was left out; what was applied stands.",
     )
     return redirect("metering:correction", correction_id)
 

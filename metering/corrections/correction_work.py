@@ -14,7 +14,7 @@ from accounts.access import Actor, Permission
 from metering import recount, storage
 from metering.corrections import correction_events
 from metering.corrections.correction_events import Place, Replacement, stored_events
-from metering.errors import CorrectionNotCountable, CorrectionUnknown
+from metering.errors import CorrectionNeedsReason, CorrectionNotCountable, CorrectionNotStuck, CorrectionUnknown
 from metering.ingestion import Admitted, store_counted
 from metering.models import UsageBatch, UsageCorrection, UsageCorrectionItem
 
@@ -81,6 +81,36 @@ def _apply_some(*, correction_id: int, limit: int, actor: Actor, at: datetime) -
             actor=actor, verb="usage_correction.applied", subject=correction, at=at, reason=correction.reason, data=data
         )
     return len(items)
+
+
+@transaction.atomic
+def leave_out_rest(*, correction_id: int, reason: str, actor: Actor, at: datetime) -> UsageCorrection:
+    """End a correction that cannot go on: events that it has not got to stay as they are, each with the reason.
+
+    What was applied stands, and can be reverted. One that is applied already stays as it is.
+
+    Raises: PermissionMissing, CorrectionNeedsReason, CorrectionUnknown, CorrectionNotStuck.
+    """
+    actor.require(Permission.CORRECT_USAGE)
+    if not reason.strip():
+        raise CorrectionNeedsReason
+    correction = UsageCorrection.objects.select_for_update(no_key=True).filter(pk=correction_id).first()
+    if correction is None:
+        raise CorrectionUnknown
+    if correction.status == Status.APPLIED:
+        return correction
+    if correction.status != Status.APPROVED or not correction.last_error:
+        raise CorrectionNotStuck
+    waiting = UsageCorrectionItem.objects.filter(correction=correction, state=State.WAITING)
+    left_out = waiting.update(state=State.SKIPPED, detail=reason.strip())
+    correction.skipped += left_out
+    correction.status, correction.applied_at = Status.APPLIED, at
+    correction.save(update_fields=["status", "applied_at", "skipped"])
+    data = {"left_out": left_out, "because": correction.last_error}
+    audit.record(
+        actor=actor, verb="usage_correction.rest_left_out", subject=correction, at=at, reason=reason.strip(), data=data
+    )
+    return correction
 
 
 def waiting_items(correction: UsageCorrection, limit: int) -> list[UsageCorrectionItem]:

@@ -7,13 +7,17 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from django.test import Client
 from pytest_django import Settings
 
-from accounts.models import Customer
+from accounts.access import Role
+from accounts.errors import PermissionMissing
+from accounts.models import AuditEntry, Customer
 from metering import rollups
-from metering.errors import CorrectionNotCountable
+from metering.corrections.correction_work import apply_some, leave_out_rest
+from metering.errors import CorrectionNeedsReason, CorrectionNotCountable, CorrectionNotStuck, CorrectionUnknown
 from metering.meters.meters import change_meter
-from metering.models import Meter, UsageCorrectionItem, UsageEvent
+from metering.models import Meter, UsageCorrection, UsageCorrectionItem, UsageEvent
 from metering.retention import retention
 from metering.retention.retention_jobs import archive
 from tests import make_accounts, make_backfills, make_corrections
@@ -110,6 +114,71 @@ def test_an_event_with_the_longest_id_is_replaced_and_that_once_more(customer: C
     assert quantities_of(customer, meter) == [6]
     assert all(len(event_id) <= 200 for event_id in UsageEvent.objects.values_list("event_id", flat=True))
     assert broken_rules() == []
+
+
+@pytest.fixture
+def stuck(customer: Customer) -> UsageCorrection:
+    """A correction of two events, approved, of which the second cannot be replaced any more."""
+    make.meter()
+    make.ingested(make.event("e1", time="2026-10-15T10:00:00Z"), make.event("e2", time="2026-10-15T11:00:00Z"))
+    correction = make_corrections.submitted(drafted(named("e1", "e2", seconds="5")))
+    make.ingested(make.event(f"e2#{correction.pk}", time="2026-10-15T11:30:00Z"))
+    apply_some(correction_id=correction.pk, limit=1, actor=SYSTEM, at=NOON)
+    with pytest.raises(CorrectionNotCountable):
+        apply_some(correction_id=correction.pk, limit=1, actor=SYSTEM, at=NOON)
+    return correction
+
+
+def test_of_a_correction_that_cannot_go_on_the_rest_is_left_out_and_it_can_be_reverted(
+    customer: Customer, stuck: UsageCorrection
+) -> None:
+    analyst = make_accounts.actor(Role.FINANCE_ANALYST)
+
+    done = leave_out_rest(correction_id=stuck.pk, reason="the id is taken", actor=analyst, at=NOON)
+    again = leave_out_rest(correction_id=stuck.pk, reason="the id is taken", actor=analyst, at=NOON)
+    (total,) = make.totals(customer)
+    make_corrections.reverted(done)
+
+    assert (done.status, done.applied, done.skipped, again.skipped) == ("applied", 1, 1, 1)
+    assert UsageCorrectionItem.objects.get(correction=stuck, state="skipped").detail == "the id is taken"
+    assert total.sum == 5 + 1 + 1
+    assert make.totals(customer)[0].sum == 3
+    entry = AuditEntry.objects.get(verb="usage_correction.rest_left_out")
+    assert (entry.reason, entry.data["left_out"]) == ("the id is taken", 1)
+    assert broken_rules() == []
+
+
+def test_nothing_is_left_out_of_a_correction_that_goes_on(customer: Customer) -> None:
+    make.meter()
+    make.ingested(make.event("e1"))
+    draft = drafted(named("e1"))
+    analyst = make_accounts.actor(Role.FINANCE_ANALYST)
+
+    with pytest.raises(CorrectionNotStuck):
+        leave_out_rest(correction_id=draft.pk, reason="x", actor=analyst, at=NOON)
+    make_corrections.submitted(draft)
+    with pytest.raises(CorrectionNotStuck):
+        leave_out_rest(correction_id=draft.pk, reason="x", actor=analyst, at=NOON)
+    with pytest.raises(CorrectionNeedsReason):
+        leave_out_rest(correction_id=draft.pk, reason=" ", actor=analyst, at=NOON)
+    with pytest.raises(CorrectionUnknown):
+        leave_out_rest(correction_id=0, reason="x", actor=analyst, at=NOON)
+    with pytest.raises(PermissionMissing):
+        leave_out_rest(correction_id=draft.pk, reason="x", actor=make_accounts.actor(Role.AUDITOR), at=NOON)
+
+
+def test_the_page_of_a_correction_that_cannot_go_on_says_why_and_ends_it(
+    client: Client, stuck: UsageCorrection
+) -> None:
+    client.force_login(make_accounts.staff(Role.FINANCE_ANALYST))
+
+    shown = client.get(f"/usage/corrections/{stuck.pk}/").text
+    ended = client.post(f"/usage/corrections/{stuck.pk}/leave-out/", {"reason": "the id is taken"}, follow=True).text
+
+    assert "an event of this source and id is there" in shown
+    assert "Leave the rest out" in shown
+    assert "The rest was left out" in ended
+    assert "Left out: the id is taken" in ended
 
 
 @pytest.mark.parametrize("written", ["1_000", "１", " 5", "5 ", "+5", "0x10", "NaN"])
