@@ -193,6 +193,23 @@ RULES: tuple[Rule, ...] = (
         """,
     ),
     Rule(
+        name="metering.quarantine_is_tallied",
+        statement="The quarantine's tally has as many events of each state, reason, type and subject as there are.",
+        sql="""
+            WITH tallied AS (
+                SELECT status, reason, type, subject, sum(events) AS events, sum(seen) AS seen
+                FROM metering_quarantinetally GROUP BY status, reason, type, subject
+            ), present AS (
+                SELECT status, reason, type, subject, count(*) AS events, sum(seen_count) AS seen
+                FROM metering_quarantinedevent GROUP BY status, reason, type, subject
+            )
+            SELECT status, reason, type, subject, tallied.events, present.events
+            FROM tallied FULL JOIN present USING (status, reason, type, subject)
+            WHERE (coalesce(tallied.events, 0), coalesce(tallied.seen, 0))
+                  <> (coalesce(present.events, 0), coalesce(present.seen, 0))
+        """,
+    ),
+    Rule(
         name="metering.receipts_are_those_of_the_events",
         statement="The receipts of every source, type and hour are as many as its events that were accepted, wait in "
         "quarantine or were discarded, and those of a meter as many as it took.",

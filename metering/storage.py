@@ -170,31 +170,33 @@ def insert_quarantined(
     """Write events that cannot be counted yet."""
     if not problems:
         return
-    cursor.executemany(
+    # One statement, so that the tally of the quarantine gets a line for each group and not for each event.
+    cursor.execute(
         """
         INSERT INTO metering_quarantinedevent
             (key, content_hash, source, event_id, type, subject, time, data, reason, detail, status,
              first_seen_at, last_seen_at, seen_count, batch_id, closing_reason)
-        VALUES (%s, %s, %s, %s, %s, %s, %s, %s::jsonb, %s, %s, 'open', %s, %s, 1, %s, '')
+        SELECT key, content_hash, source, event_id, type, subject, time, data::jsonb, reason, detail, 'open',
+               %(at)s, %(at)s, 1, %(batch)s, ''
+        FROM unnest(
+            %(keys)s::uuid[], %(hashes)s::uuid[], %(sources)s::text[], %(ids)s::text[], %(types)s::text[],
+            %(subjects)s::text[], %(times)s::timestamptz[], %(data)s::text[], %(reasons)s::text[], %(details)s::text[]
+        ) AS problem(key, content_hash, source, event_id, type, subject, time, data, reason, detail)
         """,
-        [
-            (
-                event.key,
-                event.content_hash,
-                event.source,
-                event.event_id,
-                event.type,
-                event.subject,
-                event.time,
-                event.data_text,
-                problem.reason,
-                problem.detail,
-                at,
-                at,
-                batch_id,
-            )
-            for event, problem in problems
-        ],
+        {
+            "keys": _array([event.key for event, _ in problems]),
+            "hashes": _array([event.content_hash for event, _ in problems]),
+            "sources": [event.source for event, _ in problems],
+            "ids": [event.event_id for event, _ in problems],
+            "types": [event.type for event, _ in problems],
+            "subjects": [event.subject for event, _ in problems],
+            "times": [event.time for event, _ in problems],
+            "data": [event.data_text for event, _ in problems],
+            "reasons": [str(problem.reason) for _, problem in problems],
+            "details": [problem.detail for _, problem in problems],
+            "at": at,
+            "batch": batch_id,
+        },
     )
 
 

@@ -17,7 +17,7 @@ from metering.corrections import correction_work, corrections
 from metering.errors import BackfillNotReadable, CorrectionNotCountable
 from metering.files import file_work, usage_files
 from metering.meters import meter_backfill
-from metering.quarantine import clearances
+from metering.quarantine import clearances, tallies
 from metering.retention import partitions, retention_jobs
 from metering.usage_backfills import decisions
 from metering.usage_backfills import work as usage_backfill_work
@@ -36,6 +36,7 @@ _LONGEST_SECONDS = 240.0
 def fold_usage() -> None:
     """Fold what has come in; a backlog beyond one task's time is left to the next one."""
     receipts.fold(limit=_DELTAS_AT_ONCE)
+    tallies.fold(limit=_DELTAS_AT_ONCE)
     for _ in range(_ROUNDS):
         if rollups.fold(limit=_DELTAS_AT_ONCE) < _DELTAS_AT_ONCE:
             return

@@ -8,7 +8,7 @@ from metering.models.corrections import UsageCorrection, UsageCorrectionItem
 from metering.models.files import UsageFile, UsageFileBatch, UsageFileMapping, UsageFilePart, UsageFileRefusal
 from metering.models.kafka import KafkaPartition
 from metering.models.meters import Meter, MeterVersion
-from metering.models.quarantine import QuarantinedEvent, RefusedEvent
+from metering.models.quarantine import QuarantinedEvent, QuarantineTally, RefusedEvent
 from metering.models.retention import ArchivedBatch, ArchivedMonth, ArchivedPart, LegalHold, LegalHoldLift, UsageErasure
 from metering.models.subjects import Subject, SubjectAssignment
 from metering.models.usage import (
@@ -41,6 +41,7 @@ __all__ = [
     "MeterVersion",
     "PartKind",
     "QuarantineClearance",
+    "QuarantineTally",
     "QuarantinedEvent",
     "RefusedEvent",
     "Subject",

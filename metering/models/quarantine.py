@@ -35,6 +35,19 @@ def _changed(columns: tuple[str, ...]) -> str:
     return " OR ".join(f"OLD.{column} IS DISTINCT FROM NEW.{column}" for column in columns)
 
 
+# What a statement changed, added up by what events have in common. A line of no change is left out.
+_TALLY = """
+    INSERT INTO metering_quarantinetally
+        (status, reason, type, subject, events, seen, first_seen_at, last_seen_at, is_folded)
+    SELECT status, reason, type, subject, sum(events), sum(seen), min(first_seen_at), max(last_seen_at), false
+    FROM ({changes}) AS change
+    GROUP BY status, reason, type, subject HAVING sum(events) <> 0 OR sum(seen) <> 0;
+    RETURN NULL;
+"""
+_ADDED = "SELECT status, reason, type, subject, 1 AS events, seen_count AS seen, first_seen_at, last_seen_at FROM added"
+_GONE = "SELECT status, reason, type, subject, -1, -seen_count, NULL, NULL FROM gone"
+
+
 class QuarantinedEvent(models.Model):
     """A well-formed event that cannot be counted yet, kept whole, with the reason."""
 
@@ -132,10 +145,61 @@ class QuarantinedEvent(models.Model):
                 "quarantine_is_never_emptied",
                 sentence="A quarantined event is never deleted: release or discard it.",
             ),
+            pgtrigger.Trigger(
+                name="quarantined_event_is_tallied",
+                level=pgtrigger.Statement,
+                when=pgtrigger.After,
+                operation=pgtrigger.Insert,
+                referencing=pgtrigger.Referencing(new="added"),  # type: ignore[no-untyped-call]
+                func=_TALLY.format(changes=_ADDED),
+            ),
+            pgtrigger.Trigger(
+                name="quarantined_event_is_tallied_anew",
+                level=pgtrigger.Statement,
+                when=pgtrigger.After,
+                operation=pgtrigger.Update,
+                referencing=pgtrigger.Referencing(old="gone", new="added"),  # type: ignore[no-untyped-call]
+                func=_TALLY.format(changes=f"{_ADDED} UNION ALL {_GONE}"),
+            ),
         )
 
     def __str__(self) -> str:
         return f"{self.source} {self.event_id}"
+
+
+class QuarantineTally(models.Model):
+    """How many events of one state, reason, type and subject there are: the sum over its lines, which triggers write.
+
+    `first_seen_at` and `last_seen_at` are the earliest and the latest of all that were in the group since it was last
+    empty; None where a line only takes away.
+    """
+
+    status = models.CharField(max_length=20)
+    reason = models.CharField(max_length=30)
+    type = models.TextField()
+    subject = models.TextField()
+    events = models.BigIntegerField()
+    seen = models.BigIntegerField()
+    first_seen_at = models.DateTimeField(null=True)
+    last_seen_at = models.DateTimeField(null=True)
+    is_folded = models.BooleanField()
+
+    class Meta:
+        indexes = (
+            models.Index(fields=["status", "reason"], name="quarantine_tally_by_status"),
+            models.Index(fields=["id"], condition=Q(is_folded=False), name="quarantine_tally_to_fold"),
+        )
+        triggers = (
+            refuse(
+                "quarantine_tally_never_changes",
+                operation=pgtrigger.Update,
+                sentence="A line of the quarantine's tally is folded or stays as it is.",
+            ),
+            refuse_truncate("quarantine_tally_never_emptied", sentence="The quarantine's tally is never thrown away."),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.events:+d} {self.status} {self.reason}"
 
 
 class RefusedEvent(models.Model):

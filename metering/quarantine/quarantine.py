@@ -9,7 +9,7 @@ from datetime import datetime
 import msgspec
 import psycopg
 from django.db import connection, transaction
-from django.db.models import Count, Max, Min, Sum
+from django.db.models import Max, Min, Sum
 
 from accounts import audit
 from accounts.access import Actor, Permission
@@ -19,7 +19,7 @@ from metering.counting import Counted, Problem
 from metering.errors import DiscardNeedsReason
 from metering.events import Event, exact_number
 from metering.ingestion import MAX_EVENTS, acceptable_months, admit, counting_rules, store_counted
-from metering.models import QuarantinedEvent, UsageBatch
+from metering.models import QuarantinedEvent, QuarantineTally, UsageBatch
 
 Status = QuarantinedEvent.Status
 
@@ -95,13 +95,14 @@ class QuarantineGroup:
 def summary() -> list[QuarantineGroup]:
     """Return what waits in quarantine by reason, the most first."""
     groups = (
-        QuarantinedEvent.objects.filter(status=Status.OPEN)
+        QuarantineTally.objects.filter(status=Status.OPEN)
         .order_by()
         .values("reason")
-        .annotate(events=Count("id"), seen=Sum("seen_count"), first=Min("first_seen_at"), last=Max("last_seen_at"))
+        .annotate(number=Sum("events"), times=Sum("seen"), first=Min("first_seen_at"), last=Max("last_seen_at"))
+        .filter(number__gt=0)
     )
     found = [
-        QuarantineGroup(group["reason"], group["events"], group["seen"], group["first"], group["last"])
+        QuarantineGroup(group["reason"], group["number"], group["times"], group["first"], group["last"])
         for group in groups
     ]
     return sorted(found, key=lambda group: -group.events)

@@ -11,7 +11,15 @@ from typing import Any
 from django.db.models import Count, Max, Min, Q, QuerySet, Sum
 
 from accounts.models import Customer
-from metering.models import QuarantinedEvent, RefusedEvent, UsageBatch, UsageEvent, UsageFile, UsageFileBatch
+from metering.models import (
+    QuarantinedEvent,
+    QuarantineTally,
+    RefusedEvent,
+    UsageBatch,
+    UsageEvent,
+    UsageFile,
+    UsageFileBatch,
+)
 
 Status = QuarantinedEvent.Status
 Reason = QuarantinedEvent.Reason
@@ -88,27 +96,33 @@ class Group:
 
 def groups(
     *, status: str, reason: str = "", search: str = "", file_id: int | None = None, batch_id: int | None = None
-) -> QuerySet[QuarantinedEvent, Any]:
-    """Return the groups of events in a state, the largest first, as rows for `group_of`."""
-    events = QuarantinedEvent.objects.filter(status=status)
-    if file_id:
-        events = events.filter(batch_id__in=UsageFileBatch.objects.filter(file_id=file_id).values("batch_id"))
-    if batch_id:
-        events = events.filter(batch_id=batch_id)
-    if reason:
-        events = events.filter(reason=reason)
-    if search:
-        events = events.filter(Q(subject__icontains=search) | Q(type__icontains=search))
-    return (
-        events.values("reason", "type", "subject")
-        .annotate(
-            events=Count("*"),
-            seen=Sum("seen_count"),
-            first=Min("first_seen_at"),
-            last=Max("last_seen_at"),
+) -> QuerySet[Any, Any]:
+    """Return the groups of events in a state, the largest first, as rows for `group_of`.
+
+    Those of all events come from the tally, so that a million of one cause cost no more than one; those of a file or a
+    batch are counted.
+    """
+    grouped: QuerySet[Any, Any]
+    if file_id or batch_id:
+        events = QuarantinedEvent.objects.filter(_fits(reason, search), status=status)
+        if file_id:
+            events = events.filter(batch_id__in=UsageFileBatch.objects.filter(file_id=file_id).values("batch_id"))
+        if batch_id:
+            events = events.filter(batch_id=batch_id)
+        grouped = events.values("reason", "type", "subject").annotate(
+            number=Count("*"), times=Sum("seen_count"), first=Min("first_seen_at"), last=Max("last_seen_at")
         )
-        .order_by("-events", "reason", "type", "subject")
-    )
+    else:
+        lines = QuarantineTally.objects.filter(_fits(reason, search), status=status)
+        grouped = lines.values("reason", "type", "subject").annotate(
+            number=Sum("events"), times=Sum("seen"), first=Min("first_seen_at"), last=Max("last_seen_at")
+        )
+    return grouped.filter(number__gt=0).order_by("-number", "reason", "type", "subject")
+
+
+def _fits(reason: str, search: str) -> Q:
+    wanted = Q(reason=reason) if reason else Q()
+    return wanted & (Q(subject__icontains=search) | Q(type__icontains=search)) if search else wanted
 
 
 def group_of(row: Mapping[str, Any]) -> Group:
@@ -118,8 +132,8 @@ def group_of(row: Mapping[str, Any]) -> Group:
         reason=str(QuarantinedEvent.Reason(row["reason"]).label),
         type=row["type"],
         subject=row["subject"],
-        events=row["events"],
-        seen=row["seen"],
+        events=row["number"],
+        seen=row["times"],
         first_seen_at=row["first"],
         last_seen_at=row["last"],
     )
@@ -151,8 +165,8 @@ def open_ids(keys: list[GroupKey]) -> list[int]:
 
 
 def counts_by_status() -> dict[str, int]:
-    """Return how many events are open, released and discarded."""
-    rows = QuarantinedEvent.objects.order_by().values_list("status").annotate(events=Count("*"))
+    """Return how many events are open, released and discarded; the cost grows with their groups, not with them."""
+    rows = QuarantineTally.objects.order_by().values_list("status").annotate(number=Sum("events"))
     return dict.fromkeys(Status.values, 0) | dict(rows)
 
 

@@ -20,6 +20,7 @@ from accounts.constraints import named
 from accounts.models import ApprovalRequest, Customer
 from metering.errors import ErasureInvalid, ErasureOpen, ErasureUnknown, UsageOnHold
 from metering.models import ArchivedMonth, UsageErasure
+from metering.quarantine import tallies
 from metering.retention import archive_parts, archive_tables, erasure_refusals, erasure_traces, legal_holds, retention
 from metering.retention.archive_files import EventRow
 from metering.retention.erasure_guard import add, name_erasure
@@ -213,8 +214,13 @@ def _finish(erasure_id: int, *, actor: Actor, at: datetime) -> UsageErasure:
 
 def _clean_tables() -> None:
     with connection.cursor() as cursor:
+        # Lines of the tally name subjects; those of groups that are empty by now go.
+        tallies.fold()
         if not connection.in_atomic_block:
-            cursor.execute("VACUUM usage_event, usage_part, metering_quarantinedevent, metering_refusedevent")
+            cursor.execute(
+                "VACUUM usage_event, usage_part, metering_quarantinedevent, metering_quarantinetally,"
+                " metering_refusedevent"
+            )
 
 
 _EVENTS = """

@@ -4,7 +4,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-from django.db import connection
+from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from accounts.access import Actor, Role
@@ -12,7 +12,8 @@ from accounts.errors import PermissionMissing
 from accounts.models import AuditEntry, Customer
 from metering.errors import DiscardNeedsReason
 from metering.ingestion import ingest
-from metering.models import Meter, QuarantinedEvent, UsageBatch, UsageEvent
+from metering.models import Meter, QuarantinedEvent, QuarantineTally, UsageBatch, UsageEvent
+from metering.quarantine import quarantine_overview, tallies
 from metering.quarantine.quarantine import discard, release, summary
 from tests import make_accounts
 from tests import make_metering as make
@@ -177,3 +178,60 @@ def test_fifty_events_are_released_with_as_many_queries_as_one(acme: Customer, a
         counts.append(len(queries))
 
     assert counts[0] == counts[1]
+
+
+def rows_of(status: str) -> list[tuple[str, int, int]]:
+    return [(row["subject"], row["number"], row["times"]) for row in quarantine_overview.groups(status=status)]
+
+
+def test_the_tally_follows_what_comes_comes_again_is_released_and_is_discarded(acme: Customer, analyst: Actor) -> None:
+    make.ingested(*[make.event(f"a-{number}", subject="a") for number in range(3)], make.event("b-1", subject="b"))
+    make.ingested(make.event("a-0", subject="a"), at=LATER)
+    before = rows_of("open")
+    make.subject("a", customer=acme)
+    ids = list(QuarantinedEvent.objects.filter(subject="a").values_list("pk", flat=True))
+    release(event_ids=ids[:2], actor=analyst, at=LATER)
+    discard(event_ids=ids[2:], reason="a test", actor=analyst, at=LATER)
+
+    assert before == [("a", 3, 4), ("b", 1, 1)]
+    assert rows_of("open") == [("b", 1, 1)]
+    assert quarantine_overview.counts_by_status() == {"open": 1, "released": 2, "discarded": 1}
+
+
+def test_folding_the_tally_changes_no_total_and_twice_is_once(acme: Customer, analyst: Actor) -> None:
+    for number in range(3):
+        make.ingested(make.event(f"a-{number}", subject="a"), make.event(f"b-{number}", subject="b"))
+    discard(event_ids=waiting_ids()[:1], reason="a test", actor=analyst, at=LATER)
+    before = (rows_of("open"), rows_of("discarded"), quarantine_overview.counts_by_status())
+
+    folded = tallies.fold(), tallies.fold()
+
+    assert folded[1] == 0 < folded[0]
+    assert (rows_of("open"), rows_of("discarded"), quarantine_overview.counts_by_status()) == before
+    assert QuarantineTally.objects.count() == 3
+
+
+def test_a_group_that_is_empty_leaves_no_line_and_begins_afresh(acme: Customer, analyst: Actor) -> None:
+    make.ingested(make.event("a-1", subject="a"))
+    discard(event_ids=waiting_ids(), reason="a test", actor=analyst, at=LATER)
+    tallies.fold()
+    make.ingested(make.event("a-2", subject="a"), at=LATER)
+
+    (group,) = quarantine_overview.groups(status="open")
+
+    assert (group["number"], group["first"]) == (1, LATER)
+
+
+def test_a_batch_of_one_cause_leaves_one_line() -> None:
+    make.ingested(*[make.event(f"a-{number}", subject="a") for number in range(50)])
+
+    assert QuarantineTally.objects.count() == 1
+
+
+def test_the_database_refuses_to_change_or_empty_the_tally() -> None:
+    make.ingested(make.event("a-1", subject="a"))
+
+    with pytest.raises(IntegrityError, match="folded or stays"), transaction.atomic():
+        QuarantineTally.objects.update(events=0)
+    with pytest.raises(IntegrityError, match="never thrown away"), transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("TRUNCATE metering_quarantinetally")
