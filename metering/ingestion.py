@@ -109,7 +109,7 @@ def ingest(
             customer_id=customer_id,
             source=source,
         )
-        _take_identities(cursor, batch, at=at)
+        _take_identities(cursor, batch, batch_id=batch_id, at=at)
         admitted = admit(cursor, [item for item in batch.judged.values() if isinstance(item, Counted)])
         counted = admitted.counted
         problems = [item for item in batch.judged.values() if not isinstance(item, Counted)]
@@ -248,12 +248,12 @@ def _refuse(batch: _Sorted, event: Event, reason: RefusedEvent.Reason, detail: s
     batch.refused.append(refusals.Refusal(event.index, reason, detail, "", event.source, event.event_id))
 
 
-def _take_identities(cursor: psycopg.Cursor, batch: _Sorted, *, at: datetime) -> None:
+def _take_identities(cursor: psycopg.Cursor, batch: _Sorted, *, batch_id: int, at: datetime) -> None:
     """Take the new identities and sort the rest of the batch into duplicates, conflicts and waiting ones."""
     hashes = {
         key: (item.event if isinstance(item, Counted) else item[0]).content_hash for key, item in batch.judged.items()
     }
-    taken = storage.take_identities(cursor, hashes)
+    taken = storage.take_identities(cursor, hashes, batch_id=batch_id)
     if len(taken) < len(hashes):
         hashes |= _sort_those_of_before(cursor, batch, hashes, taken, at=at)
     for event in batch.repeated:

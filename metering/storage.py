@@ -63,8 +63,8 @@ def archived_until(cursor: psycopg.Cursor[Any]) -> datetime | None:
     return until  # type: ignore[no-any-return]  # a timestamptz or NULL
 
 
-def take_identities(cursor: psycopg.Cursor[Any], hashes: Mapping[str, str]) -> set[str]:
-    """Insert identities (key to content hash) and return the keys that were new.
+def take_identities(cursor: psycopg.Cursor[Any], hashes: Mapping[str, str], *, batch_id: int) -> set[str]:
+    """Insert identities (key to content hash) of a batch and return the keys that were new.
 
     Waits for other senders of the same keys; they are inserted in order, so that nobody waits in a ring.
     """
@@ -73,12 +73,12 @@ def take_identities(cursor: psycopg.Cursor[Any], hashes: Mapping[str, str]) -> s
     keys = sorted(hashes)
     cursor.execute(
         """
-        INSERT INTO usage_identity (key, content_hash)
-        SELECT * FROM unnest(%s::uuid[], %s::uuid[])
+        INSERT INTO usage_identity (key, content_hash, batch_id)
+        SELECT key, content_hash, %s FROM unnest(%s::uuid[], %s::uuid[]) AS new(key, content_hash)
         ON CONFLICT DO NOTHING
         RETURNING key
         """,
-        [_array(keys), _array([hashes[key] for key in keys])],
+        [batch_id, _array(keys), _array([hashes[key] for key in keys])],
         binary=True,
     )
     # Read only where it has to be: mostly all are new.

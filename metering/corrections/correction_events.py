@@ -141,7 +141,7 @@ def _successor_of(event: Stored, correction_id: int) -> str:
     return event.event_id[: MAX_NAME_LENGTH - len(mark)] + mark
 
 
-def count(cursor: psycopg.Cursor[Any], wanted: Sequence[Replacement], *, at: datetime) -> Admitted:
+def count(cursor: psycopg.Cursor[Any], wanted: Sequence[Replacement], *, batch_id: int, at: datetime) -> Admitted:
     """Count new events by the rules of their time, take their identities and name their series; all of them or none.
 
     An event goes on counting in the meters of the one before it, even if they rest by now.
@@ -156,7 +156,7 @@ def count(cursor: psycopg.Cursor[Any], wanted: Sequence[Replacement], *, at: dat
     problems = [(event, item.detail) for event, item in zip(events, judged, strict=True) if isinstance(item, Problem)]
     problems = problems or _out_of_reach(cursor, counted)
     if not problems:
-        taken = storage.take_identities(cursor, {event.key: event.content_hash for event in events})
+        taken = storage.take_identities(cursor, {event.key: event.content_hash for event in events}, batch_id=batch_id)
         problems = [(event, "an event of this source and id is there") for event in events if event.key not in taken]
     if problems:
         raise CorrectionNotCountable(_said([(event.source, event.event_id, detail) for event, detail in problems]))

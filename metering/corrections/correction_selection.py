@@ -119,8 +119,11 @@ _BY_FILTER = f"""
 def take_by_filter(correction_id: int, chosen: EventFilter) -> int:
     """Note the events that fit and still count as those of the correction, and return how many.
 
-    Raises: CorrectionTooLarge.
+    Raises: CorrectionTooLarge; CorrectionSelectionInvalid without a customer, a backfill or a period.
     """
+    if chosen.customer_id is None and not chosen.origin and (chosen.start is None or chosen.end is None):
+        msg = "Say a customer, or from when to when: events of all customers are looked for in a period only."
+        raise CorrectionSelectionInvalid(msg)
     with connection.cursor() as cursor:
         cursor.execute(
             _BY_FILTER,
@@ -142,6 +145,15 @@ def take_by_filter(correction_id: int, chosen: EventFilter) -> int:
     return count
 
 
+# An event lies with its batch, and one that was released from quarantine where its time is: events are in no order of
+# identity, and so would all of them be read. Identities taken before their batch was kept say nothing of it.
+_WHERE_NAMED = """
+    SELECT CASE WHEN count(*) = count(batch_id) THEN coalesce(array_agg(DISTINCT batch_id), '{}') END,
+           ARRAY(SELECT DISTINCT time FROM metering_quarantinedevent
+                 WHERE key = ANY(%(keys)s::uuid[]) AND status = 'released')
+    FROM usage_identity WHERE key = ANY(%(keys)s::uuid[])
+"""
+
 _BY_NAME = f"""
     WITH asked AS (
         SELECT * FROM unnest(%(keys)s::uuid[], %(changes)s::text[]) AS asked(key, changes)
@@ -150,6 +162,7 @@ _BY_NAME = f"""
                usage_is_recountable(event.customer_id, event.time) AND event.event_id <> '' AS is_here,
                {_COUNTS} AS counts
         FROM usage_event AS event JOIN asked USING (key)
+        WHERE %(batches)s::bigint[] IS NULL OR event.batch_id = ANY(%(batches)s) OR event.time = ANY(%(times)s)
     ), noted AS (
         INSERT INTO metering_usagecorrectionitem (correction_id, customer_id, time, key, changes, state, detail)
         SELECT %(correction)s, customer_id, time, key, changes, 'waiting', '' FROM found WHERE is_here AND counts
@@ -184,7 +197,18 @@ def take_by_name(correction_id: int, chosen: Sequence[NamedEvent]) -> int:
         None if each.changes is None else msgspec.json.encode(dict(each.changes)).decode() for each in named.values()
     ]
     with connection.cursor() as cursor:
-        cursor.execute(_BY_NAME, {"correction": correction_id, "keys": list(named), "changes": changes})
+        cursor.execute(_WHERE_NAMED, {"keys": list(named)})
+        batches, times = cursor.fetchone()
+        cursor.execute(
+            _BY_NAME,
+            {
+                "correction": correction_id,
+                "keys": list(named),
+                "changes": changes,
+                "batches": batches,
+                "times": times,
+            },
+        )
         faults = [(named[key.hex], why) for key, why in cursor.fetchall()]
     if faults:
         shown = "; ".join(f"{each.event_id} of {each.source}: {why}" for each, why in faults[:_SAID])

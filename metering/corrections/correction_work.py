@@ -134,7 +134,9 @@ def settle(correction: UsageCorrection, items: Sequence[UsageCorrectionItem], *,
         with connection.cursor() as plain:
             recount.hold_partitions(plain)
         plan = _plan(correction, items, wanted)
-        counted = correction_events.count(cursor, [wanted[pk] for pk in wanted if pk in plan.replaced], at=at)
+        counted = correction_events.count(
+            cursor, [wanted[pk] for pk in wanted if pk in plan.replaced], batch_id=batch_id, at=at
+        )
         _mark(items, plan, counted, batch_id=batch_id)
         if not plan.amendments:
             return 0

@@ -77,6 +77,9 @@ class UsageIdentity(models.Model):
 
     key = models.UUIDField(primary_key=True)
     content_hash = models.UUIDField()
+    # With which batch it came, so that an event is found by its name: events are in no order of identity. None of those
+    # that were taken before this was kept.
+    batch_id = models.BigIntegerField(null=True)
 
     class Meta:
         db_table = "usage_identity"

@@ -181,7 +181,7 @@ def _take_identities(
     """Take the identities of events that are new; returns the content hashes of those that were taken before."""
     known = storage.content_hashes(cursor, {item.key: None for item in sent})
     fresh = {item.key: item.content_hash for item in sent if item.key in countable and item.key not in known}
-    taken = storage.take_identities(cursor, fresh)
+    taken = storage.take_identities(cursor, fresh, batch_id=plan.batch_id)
     if lost := fresh.keys() - taken:
         # A sender was faster since.
         known |= storage.content_hashes(cursor, dict.fromkeys(lost))
@@ -260,7 +260,7 @@ def _plan_replacement(  # noqa: PLR0917 -- a step of `_settle`
             }
         ]
     )
-    if not storage.take_identities(cursor, {new.key: new.content_hash}):
+    if not storage.take_identities(cursor, {new.key: new.content_hash}, batch_id=plan.batch_id):
         plan.leave_out(item, "conflict", f"There is an event of the id {new.event_id!r} already.")
         return
     plan.replacements[item.key] = Counted(new, counted.customer_id, counted.parts)

@@ -28,8 +28,17 @@ from metering.errors import (
     CorrectionSelectsNothing,
     CorrectionUnknown,
 )
+from metering.events import event_key
 from metering.invariants import RULES
-from metering.models import UsageAmendment, UsageBatch, UsageCorrection, UsageCorrectionItem, UsageEvent
+from metering.models import (
+    QuarantinedEvent,
+    UsageAmendment,
+    UsageBatch,
+    UsageCorrection,
+    UsageCorrectionItem,
+    UsageEvent,
+)
+from metering.quarantine.quarantine import release
 from tests import make_accounts, make_corrections
 from tests import make_metering as make
 from tests.behind_the_back import execute, refused
@@ -218,6 +227,28 @@ def test_who_asks_for_a_correction_does_not_decide_it(customer: Customer) -> Non
         corrections.submit_correction(correction_id=correction.pk, actor=controller, at=NOON)
 
 
+def test_an_event_that_was_released_from_quarantine_is_found_by_its_name(customer: Customer, analyst: Actor) -> None:
+    make.ingested(make.event("e1", seconds="2"), make.event("e2", subject="project-2", seconds="3"))
+    make.subject("project-2", customer=customer)
+    release(event_ids=[QuarantinedEvent.objects.get().pk], actor=analyst, at=NOON)
+
+    voided("e2")
+
+    assert total(customer) == (2, 1)
+    assert_everything_ties()
+
+
+def test_an_event_is_found_by_its_name_where_nobody_noted_its_batch(customer: Customer) -> None:
+    make.ingested(make.event("e1", seconds="2"), make.event("e2", seconds="3"))
+    execute("SET LOCAL session_replication_role = replica")
+    execute("UPDATE usage_identity SET batch_id = NULL WHERE key = %s", event_key("cluster/1", "e1"))
+    execute("SET LOCAL session_replication_role = origin")
+
+    voided("e1", "e2")
+
+    assert total(customer) == (0, 0)
+
+
 def test_each_fault_of_what_is_asked_for_has_a_name(customer: Customer, analyst: Actor) -> None:
     make.ingested(make.event("e1"), make.event("waiting", subject="nobody"))
     voided("e1")
@@ -231,9 +262,11 @@ def test_each_fault_of_what_is_asked_for_has_a_name(customer: Customer, analyst:
     with pytest.raises(CorrectionSelectionInvalid, match="more than once"):
         drafted(named("e1", "e1"))
     with pytest.raises(CorrectionSelectsNothing):
-        drafted(EventFilter(source="nowhere"))
+        drafted(EventFilter(source="nowhere", start=NOON - timedelta(days=1), end=NOON))
     with pytest.raises(CorrectionSelectsNothing):
         drafted(EventFilter())
+    with pytest.raises(CorrectionSelectionInvalid, match="from when to when"):
+        drafted(EventFilter(source="cluster/1", start=NOON))
     with pytest.raises(CorrectionSelectsNothing):
         drafted([])
     with pytest.raises(CorrectionNeedsReason):
