@@ -19,6 +19,8 @@ from tests import make_metering as make
 
 pytestmark = pytest.mark.django_db
 
+OCTOBER = {"first_day": "2026-10-01", "last_day": "2026-10-31"}
+
 
 @pytest.fixture
 def customer() -> Customer:
@@ -57,7 +59,7 @@ def test_one_event_is_replaced_by_way_of_its_preview(client: Client, customer: C
 
 def test_a_large_correction_waits_in_the_inbox_of_a_second_person(client: Client, customer: Customer) -> None:
     signed_in(client, Role.FINANCE_ANALYST)
-    client.post("/usage/corrections/new/", {"data": "region=us", "reason": "a test run"})
+    client.post("/usage/corrections/new/", {"data": "region=us", "reason": "a test run", **OCTOBER})
     correction = UsageCorrection.objects.get()
 
     answer = client.post(f"/usage/corrections/{correction.pk}/submit/", follow=True)
@@ -86,7 +88,8 @@ def test_events_of_a_file_are_corrected(client: Client, customer: Customer) -> N
         ({"reason": "x", "customer": "nobody"}, "No customer has the number"),
         ({"reason": "x", "first_day": "soon"}, "is not a day"),
         ({"reason": "x", "event_id": "e9", "source": "s"}, "there is no such event"),
-        ({"reason": "x", "type": make.GPU_USED, "changes": "seconds=many"}, "could not be counted"),
+        ({"reason": "x", "type": make.GPU_USED}, "from when to when"),
+        ({"reason": "x", "type": make.GPU_USED, "changes": "seconds=many", **OCTOBER}, "could not be counted"),
     ],
 )
 def test_what_cannot_be_corrected_is_said_and_what_was_filled_in_stays(
