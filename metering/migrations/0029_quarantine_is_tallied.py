@@ -15,7 +15,7 @@ TALLY_WHAT_IS_THERE = """
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('metering', '0024_a_replacement_is_found_by_its_place'),
+        ('metering', '0028_a_read_finds_the_deltas_of_its_series'),
     ]
 
     operations = [

@@ -9,7 +9,7 @@ BY_TIME = "CREATE INDEX usage_event_by_time ON usage_event USING brin (time) WIT
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('metering', '0025_quarantine_is_tallied'),
+        ('metering', '0029_quarantine_is_tallied'),
     ]
 
     operations = [
