@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from django.db import connection, transaction
+from django.db.backends.utils import CursorWrapper
 
 # One fold at a time is enough, and then no line is taken twice.
-_LOCK = "SELECT pg_try_advisory_xact_lock(hashtext('metering.quarantine.tallies.fold'))"
+_TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtext('metering.quarantine.tallies.fold'))"
+_LOCK = "SELECT pg_advisory_xact_lock(hashtext('metering.quarantine.tallies.fold'))"
+_LINES_AT_ONCE = 50_000
 
 # A group is made anew from all of its lines; one that is empty by now leaves none, and begins afresh.
 _FOLD = """
@@ -30,16 +33,29 @@ _FOLD = """
 
 
 @transaction.atomic
-def fold(*, limit: int = 50_000) -> int:
+def fold(*, limit: int = _LINES_AT_ONCE) -> int:
     """Merge the groups of up to `limit` new lines, and return how many; 0 while another fold runs.
 
     One statement does it all, so killed at any point it has done nothing, and a reader sees every line once.
     """
     with connection.cursor() as cursor:
-        cursor.execute(_LOCK)
+        cursor.execute(_TRY_LOCK)
         (is_ours,) = cursor.fetchone()
         if not is_ours:
             return 0
-        cursor.execute(_FOLD, [limit])
-        (folded,) = cursor.fetchone()
+        return _fold_some(cursor, limit)
+
+
+@transaction.atomic
+def fold_everything() -> None:
+    """Merge all new lines, after any fold that is at work, so that no line of a group that is empty by now is left."""
+    with connection.cursor() as cursor:
+        cursor.execute(_LOCK)
+        while _fold_some(cursor, _LINES_AT_ONCE):
+            pass
+
+
+def _fold_some(cursor: CursorWrapper, limit: int) -> int:
+    cursor.execute(_FOLD, [limit])
+    (folded,) = cursor.fetchone()
     return int(folded)

@@ -214,8 +214,6 @@ def _finish(erasure_id: int, *, actor: Actor, at: datetime) -> UsageErasure:
 
 def _clean_tables() -> None:
     with connection.cursor() as cursor:
-        # Lines of the tally name subjects; those of groups that are empty by now go.
-        tallies.fold()
         if not connection.in_atomic_block:
             cursor.execute(
                 "VACUUM usage_event, usage_part, metering_quarantinedevent, metering_quarantinetally,"
@@ -299,6 +297,8 @@ def _erase_quarantined(erasure: UsageErasure, *, at: datetime) -> None:
     with connection.cursor() as cursor:
         cursor.execute(_QUARANTINED, {"customer_id": erasure.customer_id, "before": erasure.before, "at": at})
         add(erasure, quarantined_events=int(cursor.rowcount))
+    # The lines of its groups name their subjects.
+    tallies.fold_everything()
 
 
 def _months(before: datetime) -> list[ArchivedMonth]:

@@ -133,6 +133,7 @@ def test_what_events_said_goes_and_what_they_add_up_to_stays(anna: Customer, adm
     assert (done.status, done.events, done.quarantined_events, done.refused_events) == (Status.DONE, 2, 1, 2)
     assert named_before == [
         "metering_quarantinedevent",
+        "metering_quarantinetally",
         "metering_refusedevent",
         "usage_event_2024_08",
         "usage_event_2024_09",
