@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from metering.door.bodies import CONTENT_TYPES
-from metering.models import Meter, UsageDelta, UsageEvent
-from tests import make_accounts
+from metering.models import Meter, UsageBackfill, UsageDelta, UsageEvent
+from tests import make_accounts, make_usage_backfills
 from tests import make_metering as make
 
 pytestmark = pytest.mark.django_db
@@ -250,6 +251,44 @@ def test_any_headers_are_answered(client: Client, secret: str, headers: dict[str
 
     assert answer.status_code in ANSWERS | {401}
     assert json.loads(answer.content)
+
+
+@MANY
+@given(texts=lines_of_events, is_array=st.booleans())
+def test_what_is_filled_into_a_backfill_is_accounted_for(
+    client: Client,
+    secret: str,
+    texts: list[str],
+    is_array: bool,  # noqa: FBT001 -- hypothesis hands it over by name
+) -> None:
+    backfill = UsageBackfill.objects.first() or make_usage_backfills.opened(
+        source="fuzz",
+        start=datetime(2026, 10, 15, tzinfo=UTC),
+        end=datetime(2026, 10, 16, tzinfo=UTC),
+        at=datetime(2026, 11, 1, tzinfo=UTC),
+    )
+    body = f"[{','.join(texts)}]" if is_array else "\n".join(texts) + "\n"
+    before = backfill.events.count()
+
+    first, again = [
+        client.post(
+            f"{EVENTS}?backfill={backfill.pk}",
+            body.encode(),
+            content_type="application/json" if is_array else "application/x-ndjson",
+            headers={"Authorization": f"Bearer {secret}"},
+        )
+        for _ in range(2)
+    ]
+
+    assert first.status_code in ANSWERS, first.content
+    assert again.status_code == first.status_code
+    if first.status_code == 200:
+        one, two = first.json(), again.json()
+        assert backfill.events.count() == before + one["staged"]
+        assert one["staged"] + one["duplicates"] + len(one["rejected"]) == len(texts)
+        assert (two["staged"], two["duplicates"]) == (0, one["staged"] + one["duplicates"])
+        assert two["rejected"] == one["rejected"]
+    assert not UsageEvent.objects.exists()
 
 
 def test_totals_are_those_of_the_events(client: Client, secret: str) -> None:
