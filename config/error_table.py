@@ -159,6 +159,7 @@ _UNPROCESSABLE: tuple[type[CountinghouseError], ...] = (
     metering.ErasureInvalid,
     metering.WindowNotOnTheHour,
     metering.UsageAskedTooLarge,
+    metering.EventsSearchedTooLong,
     metering.CursorInvalid,
     metering.ControlTotalsInvalid,
     metering.UsageFileNameInvalid,

@@ -392,6 +392,12 @@ class UsageAskedTooLarge(CountinghouseError):
     code = "usage_asked_too_large"
 
 
+class EventsSearchedTooLong(CountinghouseError):
+    """Finding these events takes too long; ask for a shorter period, or name the type, or source and id."""
+
+    code = "events_searched_too_long"
+
+
 class CursorInvalid(CountinghouseError):
     """The cursor is none that an earlier page gave."""
 

@@ -23,3 +23,6 @@ USAGE_CORRECTION_FREE_EVENTS = int(os.environ.get("USAGE_CORRECTION_FREE_EVENTS"
 USAGE_CORRECTION_FREE_SHARE = Decimal(os.environ.get("USAGE_CORRECTION_FREE_SHARE") or "0.01")
 # A month of more events than this takes several files; each is written, verified and loaded in a step of its own.
 ARCHIVE_PART_EVENTS = int(os.environ.get("ARCHIVE_PART_EVENTS") or 1_000_000)
+
+# How long raw events are looked for before the question is refused: a thread of the site is held meanwhile.
+USAGE_EVENTS_TIMEOUT_SECONDS = float(os.environ.get("USAGE_EVENTS_TIMEOUT_SECONDS") or 10)

@@ -7,17 +7,20 @@ import binascii
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from django.db import connection
+import psycopg.errors
+from django.conf import settings
+from django.db import OperationalError, connection, transaction
 from django.db.models import Q
 
 from accounts.periods import Period
-from metering.errors import CursorInvalid
+from metering.errors import CursorInvalid, EventsSearchedTooLong
 from metering.events import event_key
 from metering.models import Meter, UsageBatch, UsageCorrectionItem, UsageSeries
 from metering.reading.usage_marks import Taken, late_among
@@ -163,7 +166,10 @@ _AMENDMENTS = """
 
 
 def list_events(question: EventQuestion, *, limit: int, after: Place | None = None) -> EventPage:
-    """Return a page of at most `limit` events, by time; seven queries, however many."""
+    """Return a page of at most `limit` events, by time; eight queries, however many.
+
+    Raises: EventsSearchedTooLong.
+    """
     rows = _rows(question, limit=limit + 1, after=after)
     shown = rows[:limit]
     amendments = _amendments(question.customer_id, shown)
@@ -216,9 +222,27 @@ def _rows(question: EventQuestion, *, limit: int, after: Place | None) -> list[t
         "after_key": after.key if after else None,
     }
     del values["after"]
-    with connection.cursor() as cursor:
+    with _in_time(), connection.cursor() as cursor:
         cursor.execute(_EVENTS.replace("{conditions}", " ".join(asked)), values)
         return list(cursor.fetchall())
+
+
+@contextmanager
+def _in_time() -> Iterator[None]:
+    """Bound a search: what nearly no event says is looked for among all of a customer's events of the period.
+
+    Raises: EventsSearchedTooLong.
+    """
+    milliseconds = round(settings.USAGE_EVENTS_TIMEOUT_SECONDS * 1000)
+    try:
+        with transaction.atomic():
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT set_config('statement_timeout', %s, true)", [f"{milliseconds}ms"])
+            yield
+    except OperationalError as error:
+        if isinstance(error.__cause__, psycopg.errors.QueryCanceled):
+            raise EventsSearchedTooLong from error
+        raise
 
 
 def _json(value: object) -> str:

@@ -9,6 +9,7 @@ import pytest
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from pytest_django import Settings
 
 from accounts.models import Customer
 from metering import rollups
@@ -322,3 +323,25 @@ def test_a_corrected_event_says_what_became_of_it(acme: Customer, read: Read) ->
     ]
     assert list(states.values()) == [("counted", 1, 0)]
     assert (usage[0]["quantity"], usage[0]["events"]) == ("7", 2)
+
+
+def test_a_search_that_takes_too_long_is_refused_and_says_what_to_do(
+    acme: Customer, read: Read, settings: Settings
+) -> None:
+    make.ingested(make.event(seconds="1"))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO usage_event
+                (customer_id, time, key, batch_id, source, event_id, type, subject, data, series_ids)
+            SELECT customer_id, time, gen_random_uuid(), batch_id, source, 'n-' || number, type, subject, data,
+                   series_ids
+            FROM usage_event CROSS JOIN generate_series(1, 20000) AS number
+            """
+        )
+    settings.USAGE_EVENTS_TIMEOUT_SECONDS = 0.001
+
+    answer = read(EVENTS, customer="acme", month="2026-10", **{"data[nothing]": "x"})
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "events_searched_too_long")
+    assert "shorter period" in answer.json()["detail"]
