@@ -16,7 +16,7 @@ _REFUSALS = {
     "401": KEY_REFUSED,
     "403": "The API key lacks the scope usage:read, or its customer is deactivated.",
     "404": "There is no such customer, or not for this key, or no such meter.",
-    "422": "What is asked has a name or a value that is not known, contradicts itself, is too much at once, or takes too long.",
+    "422": "What is asked is not known, contradicts itself, is too much at once, or takes too long.",
     "503": "The database does not answer. Ask again after Retry-After.",
 }
 _DIMENSIONS = {"type": "object", "additionalProperties": {"type": "string"}}
