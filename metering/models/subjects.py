@@ -31,7 +31,9 @@ class Subject(models.Model):
                 "subject_never_changes",
                 _NAME_STAYS,
                 operation=pgtrigger.Update,
-                condition="NOT (usage_erasure_is_running() AND NEW.id = OLD.id AND NEW.name = 'erased ' || OLD.id)",
+                condition=(
+                    "NOT (subject_may_be_forgotten(OLD.id) AND NEW.id = OLD.id AND NEW.name = 'erased ' || OLD.id)"
+                ),
             ),
             refuse("subject_is_never_deleted", _NAME_STAYS, operation=pgtrigger.Delete),
             refuse_truncate("subject_is_never_emptied", _NAME_STAYS),

@@ -374,3 +374,13 @@ def test_torn_rows_of_files_that_name_a_subject_of_theirs_go(anna: Customer) -> 
     assert done.refused_events == 2
     assert set(tables_that_name(SECRET)) == {"metering_subject"}
     assert tables_that_name("other@example.org") == ["metering_refusedevent", "metering_usagefilerefusal"]
+
+
+def test_the_database_refuses_to_forget_a_subject_that_is_in_use_or_another_customers(anna: Customer) -> None:
+    make.subject("theirs", customer=make_accounts.customer(), ends_at=SEPTEMBER_2)
+    asked_for = approved(anna)
+    execute("SELECT set_config('countinghouse.erasure', %s, true)", str(asked_for.pk))
+
+    for name in ("project-1", "theirs"):
+        with refused("hangs on the name"):
+            execute("UPDATE metering_subject SET name = 'erased ' || id WHERE name = %s", name)
