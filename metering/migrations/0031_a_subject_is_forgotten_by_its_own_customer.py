@@ -23,7 +23,7 @@ FORGOTTEN = """
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('metering', '0028_a_read_finds_the_deltas_of_its_series'),
+        ('metering', '0030_events_are_found_by_name_and_time'),
     ]
 
     operations = [
