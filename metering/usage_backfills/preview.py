@@ -75,28 +75,30 @@ def _require_time(ends_at: float) -> None:
         raise UsageBackfillTooLarge(msg)
 
 
-# The events that count by it and those that it voided, each in the series that it was counted in.
+# The events that count by it and those that it voided, each in the series that it was counted in. An event and the
+# one that takes its place are one of the events of a row.
 _TOUCHED: Final = """
     WITH item AS (
-        SELECT customer_id, time, coalesce(new_key, key) AS key FROM metering_usagebackfillitem
+        SELECT id, customer_id, time, coalesce(new_key, key) AS key FROM metering_usagebackfillitem
         WHERE backfill_id = %(backfill)s AND batch_id IS NOT NULL
         UNION ALL
-        SELECT there_customer_id, there_time, key FROM metering_usagebackfillitem
+        SELECT id, there_customer_id, there_time, key FROM metering_usagebackfillitem
         WHERE backfill_id = %(backfill)s AND state = 'replaced'
     ), fact AS (
-        SELECT event.customer_id, event.time, unnest(event.series_ids) AS series_id
+        SELECT item.id, event.customer_id, event.time, unnest(event.series_ids) AS series_id
         FROM item JOIN usage_event AS event USING (customer_id, time, key)
         WHERE event.time >= %(start)s AND event.time < %(end)s
     )
     SELECT customer.id, customer.name, meter.id, meter.name, meter.unit, meter.aggregation,
-           date_trunc('month', fact.time AT TIME ZONE entity.time_zone)::date AS month, entity.time_zone, count(*)
+           date_trunc('month', fact.time AT TIME ZONE entity.time_zone)::date AS month, entity.time_zone,
+           count(DISTINCT fact.id)
     FROM fact
     JOIN usage_series AS series ON series.customer_id = fact.customer_id AND series.id = fact.series_id
     JOIN metering_meter AS meter ON meter.id = series.meter_id
     JOIN accounts_customer AS customer ON customer.id = fact.customer_id
     JOIN accounts_legalentity AS entity ON entity.id = customer.legal_entity_id
     GROUP BY customer.id, meter.id, month, entity.time_zone
-    ORDER BY count(*) DESC, customer.name, meter.name, month LIMIT %(limit)s
+    ORDER BY count(DISTINCT fact.id) DESC, customer.name, meter.name, month LIMIT %(limit)s
 """
 
 

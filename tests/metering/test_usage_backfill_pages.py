@@ -161,12 +161,15 @@ def test_a_file_in_the_browser_is_filled_into_the_backfill_that_is_chosen(custom
     assert "count at once" in words(anna.get(address))
 
     chosen = anna.post(f"{address}backfill/", {"backfill": backfill.pk}, follow=True)
+    assert "1 filled in, 1 refused" in words(chosen)
     assert "Not of the backfill" in words(chosen)
     anna.post(f"{address}start/")
     file_work.load_waiting()
 
     shown = words(anna.get(address))
     assert f"backfill {backfill.pk}" in shown
+    assert f"count once backfill {backfill.pk} is closed" in shown
+    assert "counted once, for ever" not in shown
     assert "Not of the backfill" in shown
     file.refresh_from_db()
     assert (file.state, file.accepted, file.refused) == ("done", 1, 1)

@@ -332,7 +332,7 @@ def test_the_preview_says_what_changes_for_whom_and_is_what_happens(customer: Cu
         "5.5",
         "-314.5",
     )
-    assert (row["is_billed"], found.preview["billed_rows"]) == (False, 0)
+    assert (row["events"], row["is_billed"], found.preview["billed_rows"]) == (3, False, 0)
     assert [found.preview[name] for name in ("counted", "replaced", "voided", "kept")] == [1, 1, 1, 0]
     closed(backfill)
     assert total(customer) == (Decimal("5.5"), 2)

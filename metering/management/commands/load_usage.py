@@ -83,16 +83,16 @@ class Command(BaseCommand):
             # Not asdict(), which counts the pairs of a Counter.
             self.stdout.write(json.dumps(vars(report)))
         else:
-            self._print(report)
+            self._print(report, is_filled_in=options["backfill"] is not None)
 
-    def _print(self, report: LoadReport) -> None:
+    def _print(self, report: LoadReport, *, is_filled_in: bool) -> None:
         if report.loaded_before:
             self.stdout.write(f"This very file was loaded before, as file {report.file_id}; this is its report.")
         for label, count in (
             ("rows", report.rows),
-            ("accepted", report.accepted),
+            ("filled in" if is_filled_in else "accepted", report.accepted),
             ("duplicates", report.duplicates),
-            ("quarantined", report.quarantined),
+            ("problems" if is_filled_in else "quarantined", report.quarantined),
             ("refused", report.refused),
         ):
             self.stdout.write(f"{label:<12}{count:>10,}")
