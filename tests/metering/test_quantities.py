@@ -143,6 +143,7 @@ def test_every_aggregation_agrees_with_a_plain_model(data: st.DataObject) -> Non
     cut = edges(Period(BEGIN, END), data.draw(st.sampled_from(list(Grain))), "Europe/Berlin")
     group_by = data.draw(st.sampled_from([(), ("region",)]))
     filters = data.draw(st.sampled_from(FILTERS))
+    until = data.draw(st.none() | times)
 
     asks = [
         QuantityAsk(
@@ -152,6 +153,7 @@ def test_every_aggregation_agrees_with_a_plain_model(data: st.DataObject) -> Non
             edges=cut,
             group_by=group_by,
             filters=filters,
+            until=until,
         )
         for customer in customers
         for aggregation in Aggregation.values
@@ -203,11 +205,22 @@ def quantities_in_plain_words(asked: QuantityAsk, used: Sequence[Used]) -> dict[
     found = {}
     for group in {each.region for each in used} if asked.group_by else {"all"}:
         of_group = [each for each in used if group in {"all", each.region}]
-        for window, (start, end) in enumerate(pairwise(asked.edges)):
+        for window, (start, whole_end) in enumerate(pairwise(asked.edges)):
+            end = min(whole_end, known_until(asked))
+            if end <= start:
+                continue
             quantity = in_plain_words(asked.aggregation, of_group, start, end)
             if quantity is not None:
                 found[window, group] = rounded(quantity)
     return found
+
+
+def known_until(asked: QuantityAsk) -> datetime:
+    """Of a level nothing is known beyond the hour that runs; of all else what came in counts, wherever it lies."""
+    if asked.until is None or asked.aggregation != Aggregation.GAUGE:
+        return asked.edges[-1]
+    begun = asked.until.replace(minute=0, second=0, microsecond=0)
+    return begun if begun == asked.until else begun + timedelta(hours=1)
 
 
 def rounded(quantity: Decimal) -> Decimal:
