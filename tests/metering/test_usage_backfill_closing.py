@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from django.db import connection
+from pytest_django import Settings
 
 from accounts.access import Actor, Role
 from accounts.models import Customer
 from metering import tasks
+from metering.attribution import assign_subject, end_assignment
 from metering.files import file_work, usage_files
-from metering.models import UsageBackfill, UsageBackfillItem, UsageEvent, UsageFile
+from metering.models import SubjectAssignment, UsageBackfill, UsageBackfillItem, UsageEvent, UsageFile
+from metering.retention import retention
+from metering.retention.retention_jobs import archive
 from metering.usage_backfills import decisions
-from metering.usage_backfills.errors import UsageBackfillBeingFilled
+from metering.usage_backfills.errors import UsageBackfillBeingFilled, UsageBackfillChanged
 from tests import make_accounts, make_files, make_usage_backfills
 from tests import make_metering as make
-from tests.make_metering import NOON, SYSTEM
+from tests.make_metering import NOON, SYSTEM, broken_rules
 from tests.make_pages import signed_in, words
-from tests.make_usage_backfills import WITHIN, closed, opened, previewed, replacing, staged
+from tests.make_usage_backfills import WITHIN, closed, closing, opened, previewed, replacing, reverted, staged, worked
 
 pytestmark = pytest.mark.django_db
 
@@ -113,3 +119,78 @@ def test_a_file_that_is_stopped_no_longer_holds_the_closing_up(customer: Custome
     usage_files.stop_loading(file_id=file.pk, actor=SYSTEM, at=NOON)
 
     assert closed(backfill).counted == 1
+
+
+def handed_over(new_owner: Customer) -> None:
+    """Let the subject belong to somebody else from the day before the events on."""
+    the_day_before = datetime(2026, 10, 6, tzinfo=UTC)
+    end_assignment(
+        assignment_id=SubjectAssignment.objects.get().pk,
+        ends_at=the_day_before,
+        reason="sold",
+        actor=SYSTEM,
+        at=NOON,
+    )
+    assign_subject(name="project-1", customer_id=new_owner.pk, starts_at=the_day_before, actor=SYSTEM, at=NOON)
+
+
+def test_a_subject_that_changed_hands_since_the_preview_makes_it_old(customer: Customer, analyst: Actor) -> None:
+    backfill = opened()
+    staged(backfill, make.event("e1", time=WITHIN))
+    previewed(backfill, actor=analyst)
+
+    handed_over(make_accounts.customer())
+
+    with pytest.raises(UsageBackfillChanged):
+        decisions.close_backfill(backfill_id=backfill.pk, actor=analyst, at=NOON)
+
+
+def test_a_subject_that_changes_hands_during_the_closing_counts_for_its_owner_at_the_events_time(
+    customer: Customer,
+) -> None:
+    other = make_accounts.customer()
+    backfill, narrow = opened(), opened(source="cluster/2", customer_ids=[customer.pk])
+    staged(backfill, make.event("e1", time=WITHIN))
+    staged(narrow, make.event("e2", time=WITHIN, source="cluster/2"))
+    closing(backfill)
+    closing(narrow)
+
+    handed_over(other)
+    done, left = worked(backfill), worked(narrow)
+
+    assert (done.counted, sum(each.count for each in make.totals(other))) == (1, 1)
+    assert (left.left_out, make.totals(customer)) == (1, [])
+    reverted(done)
+    assert sum(each.count for each in make.totals(other)) == 0
+    assert broken_rules() == []
+
+
+def test_a_month_that_goes_into_the_archive_meanwhile_keeps_its_totals_and_the_rest_is_settled(
+    settings: Settings, tmp_path: Path, customer: Customer
+) -> None:
+    settings.ARCHIVE_DIR, settings.USAGE_ACCEPTANCE_MONTHS = tmp_path, 25
+    make.ingested(
+        make.event("wrong", time="2024-08-31T10:00:00Z", seconds="5"),
+        make.event("surplus", time="2024-08-31T11:00:00Z", seconds="70"),
+        make.event("right", time="2024-09-01T10:00:00Z", seconds="300"),
+        at=datetime(2024, 9, 2, tzinfo=UTC),
+    )
+    backfill = replacing(start=datetime(2024, 8, 31, tzinfo=UTC), end=datetime(2024, 9, 2, tzinfo=UTC), lifts_age=True)
+    staged(
+        backfill,
+        make.event("wrong", time="2024-08-31T10:00:00Z", seconds="6"),
+        make.event("new", time="2024-08-31T12:00:00Z", seconds="1000"),
+        make.event("more", time="2024-09-01T12:00:00Z", seconds="20000"),
+    )
+    closing(backfill)
+
+    retention.plan_archive(month=date(2024, 8, 1), actor=SYSTEM, at=NOON)
+    archive(month=date(2024, 8, 1), actor=SYSTEM, at=NOON)
+    retention.detach_month(month=date(2024, 8, 1), actor=SYSTEM, at=NOON)
+    done = worked(backfill)
+
+    assert (done.counted, done.voided, done.left_out) == (1, 1, 3)
+    problems = UsageBackfillItem.objects.filter(state="left_out").values_list("problem", flat=True)
+    assert sorted(problems) == ["gone", "gone", "too_old"]
+    assert sum((each.sum for each in make.totals(customer, start=make.LONG_AGO)), Decimal(0)) == 5 + 70 + 20000
+    assert broken_rules() == []
