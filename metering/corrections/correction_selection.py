@@ -24,7 +24,7 @@ class EventFilter:
     """Events that have all of this in common; what is None or empty does not matter.
 
     `start` and `end` bound the event's own time, `[start, end)`. `data` are values that the data hold under a name, as
-    texts. `backfill_id` are the events that a backfill brought.
+    texts. `origin` are the events of batches that came from there, such as "usage backfill 7" or the name of a file.
     """
 
     customer_id: int | None = None

@@ -37,7 +37,7 @@ _READS = re.compile(r"(?:GET|POST)\.get(?:list)?\(\s*\"(\w+)\"")
 
 def names_that_pages_read() -> list[str]:
     project = Path(__file__).resolve().parent.parent.parent
-    sources = [path.read_text() for app in APPS for path in (project / app).glob("*.py")]
+    sources = [path.read_text() for app in APPS for path in (project / app).rglob("*.py")]
     return sorted({name for source in sources for name in _READS.findall(source)} | {"unit_price", "amount", "model"})
 
 
