@@ -230,7 +230,9 @@ class UsageBackfillItem(models.Model):
         VOIDED = "voided", "Voided"
         LEFT_OUT = "left_out", "Left out"
 
-    backfill = models.ForeignKey(UsageBackfill, on_delete=models.PROTECT, related_name="events")
+    # With an index of its own, the planner would look a key up by reading all events of the backfill, of which it knows
+    # nothing as long as they are new; the index of the unique constraint begins with the backfill, too.
+    backfill = models.ForeignKey(UsageBackfill, on_delete=models.PROTECT, related_name="events", db_index=False)
     kind = models.CharField(max_length=10, choices=Kind)
     key = models.UUIDField("the event's identity")
     content_hash = models.UUIDField(null=True)

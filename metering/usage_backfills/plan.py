@@ -12,7 +12,8 @@ from metering.usage_backfills.errors import UsageBackfillTooLarge
 from metering.usage_backfills.records import MOST_EVENTS, Mode
 
 # Whatever the planner takes the sets to be, each step finds its rows by an index: of amendments and of items there are
-# none for most sources and a million for some.
+# none for most sources and a million for some. Items are new, and as long as nothing is known of them the planner takes
+# a backfill to have one; OFFSET 0 keeps it from reading the whole scope for each.
 _COUNTS = """
     EXISTS (
         SELECT FROM (
@@ -57,10 +58,13 @@ _FIND_THERE = """
     WITH {scope}
     UPDATE metering_usagebackfillitem AS item
     SET there_customer_id = found.customer_id, there_time = found.time
-    FROM scope AS found JOIN usage_identity AS identity USING (key)
-    WHERE item.backfill_id = %(backfill)s AND item.kind = 'sent' AND item.key = found.key AND (
-        %(replaces)s AND identity.content_hash <> item.content_hash
-        OR NOT found.counts AND identity.content_hash = item.content_hash AND (%(replaces)s OR (
+    FROM scope AS found CROSS JOIN LATERAL (
+        SELECT sent.id, sent.content_hash, identity.content_hash AS known_hash
+        FROM sent JOIN usage_identity AS identity USING (key) WHERE sent.key = found.key OFFSET 0
+    ) AS met
+    WHERE item.id = met.id AND (
+        %(replaces)s AND met.known_hash <> met.content_hash
+        OR NOT found.counts AND met.known_hash = met.content_hash AND (%(replaces)s OR (
             SELECT batch.door FROM usage_amendment AS amendment JOIN metering_usagebatch AS batch
               ON batch.id = amendment.batch_id
             WHERE amendment.customer_id = found.customer_id AND amendment.time = found.time
@@ -75,7 +79,7 @@ _NOTE_NOT_SENT = """
     INSERT INTO metering_usagebackfillitem
         (backfill_id, kind, key, customer_id, time, event_id, type, subject, problem, detail, state, revert_detail)
     SELECT %(backfill)s, 'there', scope.key, scope.customer_id, scope.time, '', '', '', '', '', 'waiting', ''
-    FROM scope WHERE scope.counts AND NOT EXISTS (SELECT FROM sent WHERE sent.key = scope.key)
+    FROM scope WHERE scope.counts AND NOT EXISTS (SELECT FROM sent WHERE sent.key = scope.key OFFSET 0)
     LIMIT %(limit)s
 """
 
@@ -91,13 +95,14 @@ _FINGERPRINT = """
     SELECT 'other content', {key} FROM sent AS item JOIN usage_identity AS identity USING (key)
     WHERE identity.content_hash <> item.content_hash
     UNION ALL
-    SELECT 'voided', {key} FROM sent AS item JOIN scope USING (key) WHERE NOT scope.counts
+    SELECT 'voided', {key} FROM scope AS item
+    WHERE NOT item.counts AND EXISTS (SELECT FROM sent WHERE sent.key = item.key OFFSET 0)
     UNION ALL
     SELECT 'in quarantine', {key} FROM sent AS item JOIN metering_quarantinedevent AS waiting USING (key)
     WHERE waiting.status <> 'released'
     UNION ALL
     SELECT 'not sent again', {key} FROM scope AS item
-    WHERE %(replaces)s AND item.counts AND NOT EXISTS (SELECT FROM sent WHERE sent.key = item.key)
+    WHERE %(replaces)s AND item.counts AND NOT EXISTS (SELECT FROM sent WHERE sent.key = item.key OFFSET 0)
     UNION ALL
     SELECT 'whose', {owner} FROM metering_subjectassignment AS assignment
     JOIN metering_subject AS subject ON subject.id = assignment.subject_id
