@@ -25,6 +25,7 @@ def sidebar(request: HttpRequest) -> list[Item]:
     groups: list[Item] = [
         {"items": [places.home(), places.page("Approvals", "fact_check", "accounts:inbox", badge=waiting or "")]},
         {"title": "Usage", "items": _usage(places)},
+        {"title": "Usage intake", "items": _usage_intake(places)},
         {"title": "Pricing", "items": _pricing(places)},
         {"title": "Billing", "items": _billing(places)},
         {"title": "Control", "items": _control(places)},
@@ -37,18 +38,24 @@ def _usage(places: _Places) -> list[Item | None]:
     see = Permission.VIEW_USAGE
     return [
         places.page("Explorer", "query_stats", "metering:explorer", see),
-        places.page("Load usage", "upload_file", "metering:files", see),
-        places.page("Batches", "inventory_2", "metering:batches", see),
-        places.page("Kafka", "stream", "metering:kafka", see),
-        places.page("Quarantine", "report", "metering:quarantine", see),
+        places.page("Meters", "speed", "metering:meters", see, "/usage/back-fills/", "/admin/metering/meter/"),
+        places.records("Subjects", "badge", "metering.subjectassignment", see),
         places.page("Corrections", "edit_note", "metering:corrections", see),
         places.page("Backfills", "backup", "metering:usage-backfills", see),
         places.page("After closing", "event_repeat", "metering:after-closing", see),
+    ]
+
+
+def _usage_intake(places: _Places) -> list[Item | None]:
+    see = Permission.VIEW_USAGE
+    return [
         places.page("Completeness", "rule", "metering:completeness", see),
-        places.page("Retention", "inventory_2", "metering:retention", see),
-        places.page("Meters", "speed", "metering:meters", see, "/usage/back-fills/", "/admin/metering/meter/"),
-        places.records("Subjects", "badge", "metering.subjectassignment", see),
+        places.page("Quarantine", "report", "metering:quarantine", see),
+        places.page("Load usage", "upload_file", "metering:files", see),
         places.records("File mappings", "table_chart", "metering.usagefilemapping", Permission.LOAD_USAGE),
+        places.page("Kafka", "stream", "metering:kafka", see),
+        places.page("Batches", "inventory_2", "metering:batches", see),
+        places.page("Retention", "archive", "metering:retention", see),
     ]
 
 
