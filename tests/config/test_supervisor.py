@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -16,10 +17,17 @@ CHILD_WITH_A_CHILD = "import subprocess, sys; subprocess.run([sys.executable, '-
 def _is_alive(process_group: int) -> bool:
     """Tell whether a process of the group still runs; one that is dead but not yet collected does not."""
     return any(
-        os.getpgid(process.pid) == process_group
+        _group_of(process.pid) == process_group
         for process in psutil.process_iter(["status"])
-        if process.info["status"] != psutil.STATUS_ZOMBIE and psutil.pid_exists(process.pid)
+        if process.info["status"] != psutil.STATUS_ZOMBIE
     )
+
+
+def _group_of(process_id: int) -> int | None:
+    # Somebody else's process may end between being listed and being looked at.
+    with suppress(ProcessLookupError):
+        return os.getpgid(process_id)
+    return None
 
 
 def test_no_process_nor_its_children_outlive_the_site() -> None:
