@@ -48,7 +48,7 @@ def _words(name: str, value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a correction changes of one customer's meter in a month; quantities are in `unit`."""
+    """What changes of one customer's meter in a month, and whether it is billed; quantities are in `unit`."""
 
     customer_id: int
     customer: str
@@ -58,6 +58,7 @@ class Change:
     events: int
     before: Decimal
     after: Decimal
+    is_billed: bool
 
     @property
     def difference(self) -> Decimal:
@@ -73,6 +74,8 @@ def changes_of(preview: Mapping[str, Any]) -> list[Change]:
             month=date.fromisoformat(f"{row['month']}-01"),
             before=Decimal(row["before"]),
             after=Decimal(row["after"]),
+            # Previews from before this was noted do not say.
+            is_billed=row.get("is_billed", False),
         )
         for row in preview.get("rows", ())
     ]

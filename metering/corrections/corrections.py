@@ -276,6 +276,7 @@ def _summary(correction: UsageCorrection) -> dict[str, Any]:
         "which": "; ".join(f"{name}: {words}" for name, words in correction_words.events_asked_for(correction)),
         "new values": ", ".join(f"{name}: {value}" for name, value in correction.changes.items()) or "none",
         "customers": preview.get("customers", 0),
+        "quantities of months that are billed already": preview.get("billed_rows", 0),
         "greatest change of a quantity": f"{Decimal(preview.get('greatest_share', '0')):.1%}",
     }
 

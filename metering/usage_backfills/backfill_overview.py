@@ -47,21 +47,13 @@ def backfills(*, status: str, source: str) -> QuerySet[UsageBackfill]:
 
 
 @dataclass(frozen=True, slots=True)
-class ChangeRow:
-    """What a backfill changes of one customer's meter in a month, and whether that month was billed by then."""
-
-    change: Change
-    is_billed: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Found:
     """A preview as a page shows it; `results` are events by what becomes of them, in words."""
 
     taken_at: datetime | None
     results: Sequence[tuple[str, int]]
     reasons: Sequence[tuple[str, int]]
-    rows: Sequence[ChangeRow]
+    rows: Sequence[Change]
     customers: int
     billed_rows: int
     is_cut: bool
@@ -90,8 +82,7 @@ def revert_of(backfill: UsageBackfill) -> Found | None:
 
 
 def _found(found: Mapping[str, Any], results: Sequence[tuple[str, int]], taken_at: datetime | None) -> Found:
-    changes = changes_of(found)
-    rows = [ChangeRow(change, row["is_billed"]) for change, row in zip(changes, found["rows"], strict=True)]
+    rows = changes_of(found)
     return Found(
         taken_at=taken_at,
         results=results,

@@ -6,18 +6,15 @@ The events are settled in the same steps as later, so that memory does not grow 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from decimal import Decimal
 from typing import Any, Final
 
 from django.db import connection, transaction
 
 from accounts.access import Actor
-from accounts.periods import Period, month_period
-from metering.corrections import correction_preview
-from metering.corrections.correction_preview import Touched
+from metering.corrections import quantity_changes
+from metering.corrections.quantity_changes import ROWS_KEPT, Touched
 from metering.models import UsageBackfill
 from metering.usage_backfills import plan, settling, work
 from metering.usage_backfills.errors import UsageBackfillTooLarge
@@ -45,12 +42,13 @@ def preview_closing(backfill: UsageBackfill, *, actor: Actor, at: datetime) -> d
             _require_time(ends_at)
         left_out = _left_out(backfill)
         reasons = _reasons(backfill)
-        touched = _touched(backfill)
-        after = correction_preview.read(touched)
+        touched = quantity_changes.with_carried(_touched(backfill), at=at)
+        after = quantity_changes.read(touched)
         transaction.set_rollback(True)
     _note_left_out(backfill, left_out)
     results = {name: getattr(tried, name) for name in work.RESULTS}
-    return {"items": items, "noted": noted, **results, "reasons": reasons, **_compared(touched, after)}
+    changes = quantity_changes.compared(touched, before=quantity_changes.read(touched), after=after)
+    return {"items": items, "noted": noted, **results, "reasons": reasons, **changes}
 
 
 def preview_revert(backfill: UsageBackfill, *, actor: Actor, at: datetime) -> dict[str, Any]:
@@ -63,10 +61,11 @@ def preview_revert(backfill: UsageBackfill, *, actor: Actor, at: datetime) -> di
             undone += len(done) - len(kept)
             left_out += len(kept)
             _require_time(ends_at)
-        touched = _touched(backfill)
-        after = correction_preview.read(touched)
+        touched = quantity_changes.with_carried(_touched(backfill), at=at)
+        after = quantity_changes.read(touched)
         transaction.set_rollback(True)
-    return {"undone": undone, "left_out": left_out, **_compared(touched, after)}
+    changes = quantity_changes.compared(touched, before=quantity_changes.read(touched), after=after)
+    return {"undone": undone, "left_out": left_out, **changes}
 
 
 def _require_time(ends_at: float) -> None:
@@ -107,58 +106,11 @@ def _touched(backfill: UsageBackfill) -> list[Touched]:
         "backfill": backfill.pk,
         "start": backfill.starts_at,
         "end": backfill.ends_at,
-        "limit": correction_preview.ROWS_KEPT,
+        "limit": ROWS_KEPT,
     }
     with connection.cursor() as cursor:
         cursor.execute(_TOUCHED, parameters)
         return [Touched(*row) for row in cursor.fetchall()]
-
-
-def _compared(touched: Sequence[Touched], after: Sequence[Decimal]) -> dict[str, Any]:
-    """Return the quantities as they are beside those that would be."""
-    before = correction_preview.read(touched)
-    billed = _billed(touched)
-    rows = []
-    for position, each in enumerate(touched):
-        month = month_period(each.month.year, each.month.month, each.time_zone)
-        rows.append(
-            {
-                "customer_id": each.customer_id,
-                "customer": each.customer,
-                "meter": each.meter,
-                "unit": each.unit,
-                "month": f"{each.month:%Y-%m}",
-                "events": each.events,
-                "before": format(before[position], "f"),
-                "after": format(after[position], "f"),
-                "change": format(after[position] - before[position], "f"),
-                "is_billed": any(
-                    period.start < month.end and period.end > month.start
-                    for period in billed.get((each.customer_id, each.meter_id), ())
-                ),
-            }
-        )
-    shares = [correction_preview.share(before[position], after[position]) for position in range(len(touched))]
-    return {
-        "customers": len({each.customer_id for each in touched}),
-        "billed_rows": sum(row["is_billed"] and row["before"] != row["after"] for row in rows),
-        "greatest_share": str(max(shares, default=Decimal(0))),
-        "is_cut": len(rows) == correction_preview.ROWS_KEPT,
-        "rows": rows,
-    }
-
-
-def _billed(touched: Sequence[Touched]) -> Mapping[tuple[int, int], Sequence[Period]]:
-    """Return the periods that were billed of these customers and meters."""
-    found: defaultdict[tuple[int, int], list[Period]] = defaultdict(list)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT DISTINCT customer_id, meter_id, starts_at, ends_at FROM usage_closing WHERE customer_id = ANY(%s)",
-            [sorted({each.customer_id for each in touched})],
-        )
-        for customer_id, meter_id, starts_at, ends_at in cursor.fetchall():
-            found[customer_id, meter_id].append(Period(starts_at, ends_at))
-    return found
 
 
 _LeftOut = tuple[int, str, str]

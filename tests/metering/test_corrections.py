@@ -197,6 +197,26 @@ def test_the_preview_is_the_real_run_rolled_back(customer: Customer) -> None:
     assert_everything_ties()
 
 
+def test_the_preview_shows_the_later_months_that_a_changed_level_holds_in(customer: Customer) -> None:
+    make.meter(event_type="volume.size", aggregation="gauge", value_path="gib")
+    sizes = (("v1", "2026-08-20", "1"), ("v2", "2026-08-25", "3"), ("v3", "2026-10-01", "7"))
+    make.ingested(
+        *(make.event(name, event_type="volume.size", time=f"{day}T00:00:00Z", gib=gib) for name, day, gib in sizes)
+    )
+
+    correction = drafted(named("v2"))
+
+    assert correction.preview is not None
+    rows = {
+        row["month"]: (row["events"], Decimal(row["before"]), Decimal(row["after"]))
+        for row in correction.preview["rows"]
+    }
+    assert rows["2026-08"][0] == 1
+    events, before, after = rows["2026-09"]
+    assert (events, before) == (0, 3 * after)
+    assert "2026-11" not in rows
+
+
 def test_a_small_correction_is_applied_without_a_second_person(customer: Customer, analyst: Actor) -> None:
     make.ingested(make.event("e1", seconds="1"), make.event("e2", seconds="1000"))
 
