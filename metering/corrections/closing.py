@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from django.db import connection
 
+from metering.aggregations import quantity_unit
 from metering.models import ClosedUsage
 
 
@@ -89,7 +90,8 @@ _AFTER = """
            closed.ends_at, count(*) FILTER (WHERE fact.sign > 0), count(*) FILTER (WHERE fact.sign < 0),
            closed.quantity, newest.quantity, closed.invoice_id, newest.invoice_id,
            count(*) FILTER (WHERE NOT pg_visible_in_snapshot(fact.transaction_id, newest.snapshot)),
-           (array_agg(DISTINCT fact.id))[:5], array_agg(DISTINCT fact.door), max(fact.received_at)
+           (array_agg(DISTINCT fact.id))[:5], array_agg(DISTINCT fact.door), max(fact.received_at),
+           meter.aggregation
     FROM fact
     JOIN usage_series AS series ON series.customer_id = fact.customer_id AND series.id = fact.series_id
     JOIN closed ON closed.customer_id = fact.customer_id AND closed.meter_id = series.meter_id
@@ -99,8 +101,8 @@ _AFTER = """
      AND newest.starts_at = closed.starts_at
     JOIN accounts_customer AS customer ON customer.id = closed.customer_id
     JOIN metering_meter AS meter ON meter.id = closed.meter_id
-    GROUP BY closed.customer_id, customer.name, closed.meter_id, meter.name, meter.unit, closed.starts_at,
-             closed.ends_at, closed.quantity, newest.quantity, closed.invoice_id, newest.invoice_id
+    GROUP BY closed.customer_id, customer.name, closed.meter_id, meter.name, meter.unit, meter.aggregation,
+             closed.starts_at, closed.ends_at, closed.quantity, newest.quantity, closed.invoice_id, newest.invoice_id
     ORDER BY max(fact.received_at) DESC, customer.name, meter.name, closed.starts_at
     LIMIT %(limit)s
 """
@@ -114,4 +116,5 @@ def what_came_after(*, customer_id: int | None = None, limit: int = 1_000) -> li
     parameters: dict[str, Any] = {"customer": customer_id, "limit": limit}
     with connection.cursor() as cursor:
         cursor.execute(_AFTER, parameters)
-        return [After(*row) for row in cursor.fetchall()]
+        found = [(After(*row), aggregation) for *row, aggregation in cursor.fetchall()]
+    return [after._replace(unit=quantity_unit(aggregation, after.unit)) for after, aggregation in found]

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from django.db import connection
 
 from accounts.periods import Month, Period, local_date, month_period
-from metering.aggregations import part_changed
+from metering.aggregations import part_changed, quantity_unit
 from metering.models import Meter
 from metering.reading import quantities
 from metering.reading.quantities import QuantityAsk
@@ -100,7 +100,7 @@ def compared(touched: Sequence[Touched], *, before: Sequence[Decimal], after: Se
                 "customer_id": each.customer_id,
                 "customer": each.customer,
                 "meter": each.meter,
-                "unit": each.unit,
+                "unit": quantity_unit(each.aggregation, each.unit),
                 "month": f"{each.month:%Y-%m}",
                 "events": each.events,
                 "before": format(old, "f"),

@@ -215,6 +215,7 @@ def test_the_preview_shows_the_later_months_that_a_changed_level_holds_in(custom
     events, before, after = rows["2026-09"]
     assert (events, before) == (0, 3 * after)
     assert "2026-11" not in rows
+    assert {row["unit"] for row in correction.preview["rows"]} == {"s-hours"}
 
 
 def test_a_small_correction_is_applied_without_a_second_person(customer: Customer, analyst: Actor) -> None:
