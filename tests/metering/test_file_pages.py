@@ -307,7 +307,11 @@ def test_how_times_are_written_is_guessed(text: str, time_format: str) -> None:
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"\xff\xfe", b"PAR1", b"\x1f\x8bnothing", b"\xe9t\xe9\n1\n"])
 @pytest.mark.parametrize("file_format", [FileFormat.CSV, FileFormat.PARQUET])
 def test_what_is_no_table_is_guessed_at_without_a_fault(content: bytes, file_format: FileFormat) -> None:
-    guess_table(io.BytesIO(content), file_format)
+    guess = guess_table(io.BytesIO(content), file_format)
+
+    assert {column.role for column in guess.columns} <= {"text", "number"}
+    assert not guess.has_floats
+    assert file_format == FileFormat.CSV or not guess.columns
 
 
 def test_floats_in_parquet_are_pointed_out() -> None:
