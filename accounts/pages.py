@@ -151,12 +151,14 @@ def back_to(request: HttpRequest, fallback: str) -> str:
     return wanted if here and wanted.startswith("/") else fallback
 
 
-def page_of(request: HttpRequest, rows: Any, per_page: int = ROWS_PER_PAGE) -> Page[Any]:
+def page_of(request: HttpRequest, rows: Any, per_page: int = ROWS_PER_PAGE, *, named: str = "page") -> Page[Any]:
     """Return the rows of the page that the address asks for; a page that is not there is the nearest that is.
+
+    A second list of one page has a name of its own in the address.
 
     Ten thousand rows are paged at most, for no page may take longer the longer the house is at work.
     """
-    return BoundedPaginator(rows, per_page).get_page(request.GET.get("page"))
+    return BoundedPaginator(rows, per_page).get_page(request.GET.get(named))
 
 
 def whole_number(text: str | None) -> int | None:

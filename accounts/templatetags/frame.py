@@ -190,6 +190,12 @@ def with_query(context: template.Context, **changes: object) -> str:
     return f"?{query.urlencode()}"
 
 
+@register.simple_tag(takes_context=True)
+def with_page(context: template.Context, number: int, named: str = "") -> str:
+    """Return this page's query string with another page of its list, or of the list with that name in the address."""
+    return with_query(context, **{named or "page": number})
+
+
 @register.filter
 def pretty_json(value: object) -> str:
     """Write a value as indented JSON."""

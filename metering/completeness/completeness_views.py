@@ -80,7 +80,10 @@ def hour_page(request: StaffRequest) -> HttpResponseBase:
 @require_GET
 @staff_page(Permission.VIEW_USAGE)
 def findings_list(request: StaffRequest) -> HttpResponseBase:
-    """Show what is unlike the usual week, and what differs from what was stated; loaded after the page."""
+    """Show what is unlike the usual week, and what differs from what was stated; loaded after the page.
+
+    It is asked for with the whole address of the page that it stands on, so that its links keep it.
+    """
     question = completeness_overview.question_of(request.GET.dict(), today=timezone.now().date())
     scope = question.scope
     end = min(scope.end, findings.settled_until(timezone.now()))
@@ -93,8 +96,8 @@ def findings_list(request: StaffRequest) -> HttpResponseBase:
     return fragment(
         request,
         "metering/findings.html",
-        findings=found,
-        open_findings=[each for each in found if each.is_open],
+        rows=page_of(request, found, named="findings"),
+        open_findings=sum(each.is_open for each in found),
         start=scope.start,
         end=end,
         next=f"{reverse('metering:completeness')}?{request.GET.urlencode()}",

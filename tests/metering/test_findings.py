@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from html import escape
 from typing import Any
 
 import pytest
@@ -23,11 +24,12 @@ from tests import make_accounts
 from tests import make_metering as make
 from tests.behind_the_back import execute
 from tests.make_metering import GPU_USED, NOON, SYSTEM
-from tests.make_pages import said, signed_in, words
+from tests.make_pages import queries, said, signed_in, words
 
 pytestmark = pytest.mark.django_db
 
 HOUR = timedelta(hours=1)
+PAGE = "/usage/completeness/"
 START = datetime(2026, 10, 12, tzinfo=UTC)
 END = datetime(2026, 10, 15, tzinfo=UTC)
 LONG_BEFORE = START - timedelta(weeks=8)
@@ -313,6 +315,31 @@ def test_the_page_lists_findings_and_takes_a_persons_word(meter: Meter, acme: Cu
     assert "Nothing out of the ordinary" in words(
         client.get(reverse("metering:findings"), {**asked, "source": "cluster/2"})
     )
+
+
+@pytest.mark.usefixtures("meter")
+def test_findings_are_paged_and_their_links_keep_the_rest_of_the_address() -> None:
+    client = signed_in(Role.FINANCE_ANALYST)
+    asked = "from=2026-10-12&to=2026-10-14&show=all&page=2"
+    address = f"{PAGE}findings/?{asked}"
+    stated_and_missing("cluster/01")
+    for_one = queries(client, address)
+
+    stated_and_missing(*(f"cluster/{number:02}" for number in range(2, 53)))
+
+    first, last = client.get(address), client.get(f"{address}&findings=2")
+    assert queries(client, address) == for_one
+    assert "52 findings open, 52 in all" in words(first)
+    assert "1–50 of 52 Page 1 of 2" in words(first)
+    assert f'href="?{escape(asked)}&amp;findings=2#findings"' in first.content.decode()
+    assert "51–52 of 52" in words(last)
+    assert f'value="{PAGE}?{escape(asked)}&amp;findings=2"' in last.content.decode()
+
+
+def stated_and_missing(*sources: str) -> None:
+    """State seven events of one hour, of which none came in, for each source."""
+    statements = [Statement(source=source, type=GPU_USED, hour=START + HOUR, count=7) for source in sources]
+    state_control_totals(statements=statements, actor=SYSTEM, at=NOON)
 
 
 def test_who_may_only_look_is_not_asked(meter: Meter, acme: Customer) -> None:
