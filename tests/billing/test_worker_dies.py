@@ -2,47 +2,42 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
-from django.db import connection, transaction
 
 from billing import bill_runs, documents, issuing
 from billing.models import BillRun, Invoice, InvoiceDocument, JournalEntry
 from tests import make_billing as make
-from tests.database_address import url_of_the_test_database
+from tests.patience import wait_until
+from tests.programs import held_up, killed_in_a_step, running
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-PROJECT = Path(__file__).resolve().parent.parent.parent
-PATIENCE_SECONDS = 60.0
 CUSTOMERS = 30
 
-DRAFTER = """
-import sys, time
-import django
-django.setup()
+DRAFT_ONE_BY_ONE = """
 from django.utils import timezone
 from billing import bill_runs
-while bill_runs.draft_chunk(run_id=int(sys.argv[1]), limit=1, at=timezone.now()):
-    time.sleep(0.05)
+step_by_step(lambda: bill_runs.draft_chunk(run_id=int(sys.argv[1]), limit=1, at=timezone.now()))
 """
-ISSUER = """
-import sys, time
-import django
-django.setup()
+ISSUE_ONE_BY_ONE = """
 from django.utils import timezone
 from accounts.access import Actor
 from billing import issuing
-while issuing.issue_chunk(run_id=int(sys.argv[1]), limit=1, actor=Actor.system("test"), at=timezone.now()):
-    time.sleep(0.05)
+test = Actor.system("test")
+step_by_step(lambda: issuing.issue_chunk(run_id=int(sys.argv[1]), limit=1, actor=test, at=timezone.now()))
+"""
+WORKER = ("-m", "celery", "-A", "config", "worker", "--concurrency", "1", "--loglevel", "ERROR")
+# What beat does every minute, more often.
+BEAT = """
+import time
+import django; django.setup()
+from billing import tasks
+while True:
+    tasks.sweep()
+    time.sleep(1)
 """
 # A document that takes the whole process with it, as a fault in a native library does.
 FATAL_PAINTER = """
@@ -56,30 +51,6 @@ documents.make_due_documents(limit=1, at=datetime.fromisoformat(sys.argv[1]))
 """
 
 
-def start(*command: str) -> subprocess.Popen[bytes]:
-    """Start a program of ours on the database of this test."""
-    environment = {
-        **os.environ,
-        "DJANGO_SETTINGS_MODULE": "config.settings.local",
-        "DATABASE_URL": url_of_the_test_database(),
-    }
-    return subprocess.Popen(
-        [sys.executable, *command],
-        cwd=PROJECT,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    ends_at = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < ends_at, f"{what} did not happen"
-        time.sleep(0.02)
-
-
 def shop_with_usage() -> make.Shop:
     shop = make.shop()
     for number in range(CUSTOMERS):
@@ -87,31 +58,13 @@ def shop_with_usage() -> make.Shop:
     return shop
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a program with all its children, without warning."""
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait(timeout=10)
-
-
-def somebody_waits_for_a_lock() -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database"
-            " WHERE datname = current_database() AND NOT granted"
-        )
-        return bool(cursor.fetchone()[0])
-
-
 def test_a_drafter_killed_in_mid_run_leaves_a_run_that_completes_once() -> None:
     shop = shop_with_usage()
     run = bill_runs.start_bill_run(
         legal_entity_id=shop.entity.pk, month=make.OCTOBER, actor=shop.analyst, at=make.NOV_2
     )
-    process = start("-c", DRAFTER, str(run.pk))
-    try:
-        wait_until(lambda: bill_runs.progress(run.pk).done >= 3, "a first draft")
-    finally:
-        kill(process)
+
+    killed_in_a_step(DRAFT_ONE_BY_ONE, str(run.pk), after=3)
     assert bill_runs.progress(run.pk).pending > 0
 
     make.drafted_run(shop)
@@ -124,11 +77,8 @@ def test_an_issuer_killed_in_mid_run_leaves_no_gap_and_posts_each_invoice_once()
     shop = shop_with_usage()
     run = make.approved_run(shop)
     issuing.start_issuing(run_id=run.pk, actor=shop.controller, at=make.NOV_2)
-    process = start("-c", ISSUER, str(run.pk))
-    try:
-        wait_until(lambda: run.invoices.filter(status="issued").count() >= 3, "a first number")
-    finally:
-        kill(process)
+
+    killed_in_a_step(ISSUE_ONE_BY_ONE, str(run.pk), after=3)
     assert run.invoices.filter(status="approved").exists()
 
     # The process took the time of the day; dates never go back.
@@ -148,31 +98,17 @@ def test_a_celery_worker_killed_in_mid_run_leaves_a_run_that_the_next_one_comple
     run = bill_runs.start_bill_run(
         legal_entity_id=shop.entity.pk, month=make.OCTOBER, actor=shop.analyst, at=make.NOV_2
     )
-    nudge = f"import django; django.setup(); from billing import tasks; tasks.draft_run.delay({run.pk})"
-    sweep = "import django; django.setup(); from billing import tasks; tasks.sweep()"
-    worker = ("-m", "celery", "-A", "config", "worker", "--concurrency", "1", "--loglevel", "ERROR")
-    assert start("-c", nudge).wait(timeout=PATIENCE_SECONDS) == 0
 
-    # While nobody may write invoices, the worker has claimed its contracts and stands in the middle of its transaction.
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("LOCK TABLE billing_invoice IN SHARE MODE")
-        first = start(*worker)
-        try:
-            wait_until(somebody_waits_for_a_lock, "the worker's claim")
-        finally:
-            kill(first)
-    wait_until(lambda: not somebody_waits_for_a_lock(), "the end of the dead worker's transaction")
-    assert bill_runs.progress(run.pk).pending == CUSTOMERS
+    with running("-c", BEAT):
+        # While nobody may write invoices, it has claimed its contracts and stands in the middle of its transaction.
+        with held_up("LOCK TABLE billing_invoice IN SHARE MODE", *WORKER):
+            pass
+        left = bill_runs.progress(run.pk).pending
+        # The message is invisible to others for as long as a task may take; the sweep gives another.
+        with running(*WORKER):
+            wait_until(lambda: bill_runs.progress(run.pk).pending == 0, "The end of the run")
 
-    # The message is invisible to others for as long as a task may take; the sweep gives another.
-    assert start("-c", sweep).wait(timeout=PATIENCE_SECONDS) == 0
-    second = start(*worker)
-    try:
-        wait_until(lambda: bill_runs.progress(run.pk).pending == 0, "the end of the run")
-    finally:
-        second.send_signal(signal.SIGTERM)
-        second.wait(timeout=30)
-
+    assert left == CUSTOMERS
     assert bill_runs.progress(run.pk).done == CUSTOMERS
     assert Invoice.objects.count() == CUSTOMERS
 
@@ -180,8 +116,8 @@ def test_a_celery_worker_killed_in_mid_run_leaves_a_run_that_the_next_one_comple
 def test_a_document_that_kills_its_worker_waits_and_lets_the_others_pass() -> None:
     shop = shop_with_usage()
     make.issued_run(shop)
-    process = start("-c", FATAL_PAINTER, make.NOV_2.isoformat())
-    assert process.wait(timeout=PATIENCE_SECONDS) == -signal.SIGKILL
+    with running("-c", FATAL_PAINTER, make.NOV_2.isoformat()) as painter:
+        assert painter.end() == -signal.SIGKILL
 
     made = documents.make_due_documents(limit=100, at=make.NOV_2)
 

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
-from django.conf import settings
 from django.db import connection
 
 from accounts.models import Customer
@@ -23,8 +17,8 @@ from metering.invariants import RULES
 from metering.models import UsageAmendment, UsageCorrection, UsageCorrectionItem
 from tests import make_accounts, make_corrections
 from tests import make_metering as make
-from tests.database_address import url_of_the_test_database
 from tests.parallel import in_parallel
+from tests.programs import killed_in_a_step
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -121,16 +115,10 @@ def test_events_that_are_sent_again_while_they_are_corrected_stay_corrected(shop
     assert_everything_ties()
 
 
-APPLY_SLOWLY = """
-import sys
-import django
-django.setup()
-from django.db import connection
-connection.settings_dict["NAME"] = sys.argv[1]
+APPLY_BY_TENS = """
 from metering.corrections.correction_work import apply_some
 from tests import make_metering as make
-while apply_some(correction_id=int(sys.argv[2]), limit=10, actor=make.SYSTEM, at=make.NOON):
-    print("applied", flush=True)
+step_by_step(lambda: apply_some(correction_id=int(sys.argv[1]), limit=10, actor=make.SYSTEM, at=make.NOON))
 """
 
 
@@ -138,32 +126,13 @@ while apply_some(correction_id=int(sys.argv[2]), limit=10, actor=make.SYSTEM, at
 def test_a_correction_killed_in_the_middle_goes_on_and_amends_each_event_once(shop: Customer, steps: int) -> None:
     many(400, seconds="2")
     correction = approved(shop, seconds="3")
-    worker = subprocess.Popen(
-        [sys.executable, "-c", APPLY_SLOWLY, connection.settings_dict["NAME"], str(correction.pk)],
-        stdout=subprocess.PIPE,
-        cwd=settings.PROJECT_FOLDER,
-        env={
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": "config.settings.test",
-            "DATABASE_URL": url_of_the_test_database(),
-        },
-    )
-    assert worker.stdout
-    for _ in range(steps):
-        assert worker.stdout.readline()
-    time.sleep(steps / 500)
-    worker.send_signal(signal.SIGKILL)
-    worker.wait(timeout=20)
-    worker.stdout.close()
+
+    killed_in_a_step(APPLY_BY_TENS, str(correction.pk), after=steps)
 
     settled = UsageCorrectionItem.objects.filter(correction=correction, state="applied").count()
     assert 0 < settled < 400
     assert_everything_ties()
-    # The server may need a moment to see that the killed worker is gone, and until then holds the correction for it.
-    for _ in range(100):
-        if apply_some(correction_id=correction.pk, actor=make.SYSTEM, at=make.NOON):
-            break
-        time.sleep(0.1)
+    apply_some(correction_id=correction.pk, actor=make.SYSTEM, at=make.NOON)
 
     correction.refresh_from_db()
     assert (correction.status, correction.applied, correction.skipped) == ("applied", 400, 0)

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import subprocess
-import sys
 import threading
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from pathlib import Path
 
 import msgspec
 import pytest
-from django.conf import settings
 from django.db import close_old_connections, connection, connections, transaction
 
 from accounts.models import Customer
@@ -28,7 +23,7 @@ from metering.reading import usage
 from metering.reading.usage import UnseenWindow
 from tests import make_accounts
 from tests import make_metering as make
-from tests.database_address import url_of_the_test_database
+from tests.programs import killed_in_a_step
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -225,50 +220,28 @@ def test_a_batch_that_commits_after_a_later_one_is_not_taken_for_seen(shop: Cust
     assert usage.windows_with_unseen_usage([window]) == [0]
 
 
-SEND_FOR_EVER = """
-import json, sys
-import django
-django.setup()
+SEND_BY_TWENTIES = """
+import json
+from pathlib import Path
 from django.conf import settings
-from django.db import connection
 settings.USAGE_ACCEPTANCE_MONTHS = 25
-connection.settings_dict["NAME"] = sys.argv[1]
 from tests import make_metering as make
-events = json.load(sys.stdin)
-print("ready", flush=True)
-for start in range(0, len(events), 20):
-    make.ingested(*events[start : start + 20])
-    print(start, flush=True)
+events = iter(json.loads(Path(sys.argv[1]).read_text()))
+step_by_step(lambda: make.ingested(*(next(events) for _ in range(20))))
 """
 
 
 @pytest.mark.parametrize("after_batches", [1, 4, 9])
 def test_a_sender_killed_in_the_middle_and_started_again_counts_each_event_once(
     shop: Customer,
+    tmp_path: Path,
     after_batches: int,
 ) -> None:
     events = many_events(1_000, seed=3)
-    sender = subprocess.Popen(
-        [sys.executable, "-c", SEND_FOR_EVER, connection.settings_dict["NAME"]],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd=settings.PROJECT_FOLDER,
-        env={
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": "config.settings.test",
-            "DATABASE_URL": url_of_the_test_database(),
-        },
-    )
-    assert sender.stdin
-    assert sender.stdout
-    sender.stdin.write(msgspec.json.encode(events))
-    sender.stdin.close()
-    for _ in range(after_batches + 1):
-        assert sender.stdout.readline()
-    time.sleep(after_batches / 1_000)
-    sender.send_signal(signal.SIGKILL)
-    sender.wait(timeout=20)
-    sender.stdout.close()
+    path = tmp_path / "events.json"
+    path.write_bytes(msgspec.json.encode(events))
+
+    killed_in_a_step(SEND_BY_TWENTIES, str(path), after=after_batches)
     close_old_connections()
 
     assert 0 < UsageEvent.objects.count() < 1_000
@@ -279,38 +252,15 @@ def test_a_sender_killed_in_the_middle_and_started_again_counts_each_event_once(
     assert_everything_ties()
 
 
-FOLD_SLOWLY = """
-import sys
-import django
-django.setup()
-from django.db import connection
-connection.settings_dict["NAME"] = sys.argv[1]
-from metering import rollups
-while rollups.fold(limit=3):
-    print("folded", flush=True)
-"""
+FOLD_BY_THREES = "from metering import rollups; step_by_step(lambda: rollups.fold(limit=3))"
 
 
 def test_a_fold_killed_in_the_middle_and_run_again_changes_no_total(shop: Customer) -> None:
     events = many_events(600, seed=4)
     for start in range(0, 600, 100):
         make.ingested(*events[start : start + 100])
-    folding = subprocess.Popen(
-        [sys.executable, "-c", FOLD_SLOWLY, connection.settings_dict["NAME"]],
-        stdout=subprocess.PIPE,
-        cwd=settings.PROJECT_FOLDER,
-        env={
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": "config.settings.test",
-            "DATABASE_URL": url_of_the_test_database(),
-        },
-    )
-    assert folding.stdout
-    for _ in range(5):
-        assert folding.stdout.readline()
-    folding.send_signal(signal.SIGKILL)
-    folding.wait(timeout=20)
-    folding.stdout.close()
+
+    killed_in_a_step(FOLD_BY_THREES, after=5)
 
     assert UsageDelta.objects.exists()
     assert totals_by_region(shop) == counted_by_hand(events)

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from django.conf import settings
 from django.utils import timezone
 
 from metering.files import usage_files
@@ -20,56 +13,32 @@ from metering.models import QuarantineClearance, QuarantinedEvent, UsageBatch, U
 from metering.quarantine import clearances
 from metering.quarantine.clearances import Rule
 from tests import make_accounts, make_files, make_metering
-from tests.database_address import url_of_the_test_database
 from tests.make_metering import NOON, SYSTEM
+from tests.patience import wait_until
+from tests.programs import held_in_its_second_write, running
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 ROWS = 20_000
-PATIENCE_SECONDS = 90
-SWEEP = "import django; django.setup(); from metering import tasks; tasks.sweep_files()"
+WORKER = ("-m", "celery", "-A", "config", "worker", "--concurrency", "1", "--loglevel", "ERROR")
+# What beat does every 20 seconds, more often: a message that no worker takes up soon enough expires.
+BEAT = """
+import time
+import django; django.setup()
+from metering import tasks
+while True:
+    tasks.sweep_files()
+    time.sleep(1)
+"""
 
 
-def start(*arguments: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore", *arguments],
-        cwd=settings.PROJECT_FOLDER,
-        env={
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": "config.settings.local",
-            "DATABASE_URL": url_of_the_test_database(),
-            "C_FORCE_ROOT": "1",
-        },
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+@pytest.fixture
+def beat() -> Iterator[None]:
+    with running("-c", BEAT):
+        yield
 
 
-@contextmanager
-def worker() -> Iterator[subprocess.Popen[bytes]]:
-    """Have a Celery worker at work, and kill it with all its children at the end without a warning."""
-    process = start("-m", "celery", "-A", "config", "worker", "--concurrency", "1", "--loglevel", "ERROR")
-    try:
-        yield process
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(timeout=10)
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    ends_at = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < ends_at, f"{what} did not happen"
-        time.sleep(0.02)
-
-
-def sweep() -> None:
-    """Do what beat does every 20 seconds."""
-    assert start("-c", SWEEP).wait(timeout=PATIENCE_SECONDS) == 0
-
-
-def test_a_worker_killed_in_the_middle_of_a_file_doubles_and_loses_nothing() -> None:
+def test_a_worker_killed_in_the_middle_of_a_file_doubles_and_loses_nothing(beat: None) -> None:
     customer = make_accounts.customer()
     make_metering.meter()
     make_metering.subject("project-1", customer=customer)
@@ -80,15 +49,13 @@ def test_a_worker_killed_in_the_middle_of_a_file_doubles_and_loses_nothing() -> 
     usage_files.start_loading(file_id=file.pk, actor=SYSTEM, at=timezone.now())
     files = UsageFile.objects.filter(pk=file.pk)
 
-    with worker():
-        sweep()
-        wait_until(lambda: files.get().rows_done > 0, "the first batch")
+    with held_in_its_second_write("metering_usagebatch", *WORKER):
+        pass
     cut_off_at = files.get().rows_done
     # The minute passes after which a worker that says nothing is taken for dead.
     files.update(leased_until=timezone.now() - timedelta(seconds=1))
-    with worker():
-        sweep()
-        wait_until(lambda: files.get().state == UsageFile.State.DONE, "the end of the load")
+    with running(*WORKER):
+        wait_until(lambda: files.get().state == UsageFile.State.DONE, "The end of the load")
 
     done = files.get()
     assert 0 < cut_off_at < ROWS
@@ -102,7 +69,7 @@ def test_a_worker_killed_in_the_middle_of_a_file_doubles_and_loses_nothing() -> 
     assert not UsageFilePart.objects.exists()
 
 
-def test_a_worker_killed_in_the_middle_of_a_clearance_counts_each_event_once() -> None:
+def test_a_worker_killed_in_the_middle_of_a_clearance_counts_each_event_once(beat: None) -> None:
     customer = make_accounts.customer()
     make_metering.meter()
     for _ in range(5):
@@ -113,15 +80,13 @@ def test_a_worker_killed_in_the_middle_of_a_clearance_counts_each_event_once() -
     )
     decided = QuarantineClearance.objects.filter(pk=clearance.pk)
 
-    with worker():
-        sweep()
-        wait_until(lambda: decided.get().closed > 0, "the first chunk")
+    with held_in_its_second_write("metering_usagebatch", *WORKER):
+        pass
     cut_off_at = decided.get().closed
     decided.filter(state="running").update(leased_until=timezone.now() - timedelta(seconds=1))
-    with worker():
-        sweep()
-        wait_until(lambda: decided.get().state == QuarantineClearance.State.DONE, "the end of the clearance")
+    with running(*WORKER):
+        wait_until(lambda: decided.get().state == QuarantineClearance.State.DONE, "The end of the clearance")
 
-    assert 0 < cut_off_at <= 5_000
+    assert 0 < cut_off_at < 5_000
     assert decided.get().closed == 5_000
     assert make_metering.totals(customer)[0].count == 5_000

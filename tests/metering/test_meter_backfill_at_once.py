@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import threading
 from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-from django.conf import settings
 from django.db import connection, transaction
 
 from accounts.access import Role
@@ -28,11 +23,11 @@ from metering.reading.usage import UnseenWindow
 from metering.tasks import back_fill_meters
 from tests import make_accounts
 from tests import make_metering as make
-from tests.database_address import url_of_the_test_database
 from tests.make_backfills import ALL, END, START, asked, counted, customer_with_events, late_meter, sum_of
 from tests.make_corrections import voided
 from tests.make_metering import NOON
 from tests.parallel import in_parallel
+from tests.programs import killed_in_a_step
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -104,45 +99,23 @@ def test_workers_at_once_with_senders_and_the_fold_count_each_event_once(shop: C
     assert_everything_ties()
 
 
-FILL_SLOWLY = """
-import sys
-import django
-django.setup()
+FILL_BY_TWOS = """
 from datetime import UTC, datetime
-from django.db import connection
-connection.settings_dict["NAME"] = sys.argv[1]
 from metering.meters.meter_backfill import count_chunk, due
-while count_chunk(backfill_id=due()[0], limit=2, at=datetime.now(UTC)):
-    print("counted", flush=True)
+step_by_step(lambda: count_chunk(backfill_id=due()[0], limit=2, at=datetime.now(UTC)))
 """
 
 
 def test_a_worker_killed_in_the_middle_leaves_nothing_twice_and_nothing_out(shop: Customer) -> None:
     meter = late_meter()
     backfill = asked(meter)
-    filling = subprocess.Popen(
-        [sys.executable, "-c", FILL_SLOWLY, connection.settings_dict["NAME"]],
-        stdout=subprocess.PIPE,
-        cwd=settings.PROJECT_FOLDER,
-        env={
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": "config.settings.test",
-            "DATABASE_URL": url_of_the_test_database(),
-        },
-    )
-    assert filling.stdout
-    for _ in range(3):
-        assert filling.stdout.readline()
-    filling.send_signal(signal.SIGKILL)
-    filling.wait(timeout=20)
-    filling.stdout.close()
+
+    killed_in_a_step(FILL_BY_TWOS, after=3)
     backfill.refresh_from_db()
     assert backfill.status == Status.RUNNING
 
-    # Its session may take a moment to end, and its chunk with it.
-    while backfill.status == Status.RUNNING:
-        back_fill_meters()
-        backfill.refresh_from_db()
+    back_fill_meters()
+    backfill.refresh_from_db()
 
     assert (backfill.read, backfill.counted) == (60, 60)
     assert sum_of(meter, shop) == ALL

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from django.conf import settings
 from django.db import connection
 
 from accounts.models import Customer
@@ -24,8 +19,8 @@ from metering.reading.quantities import QuantityAsk, quantities
 from tests import make_accounts
 from tests import make_metering as make
 from tests.behind_the_back import execute, refused
-from tests.database_address import url_of_the_test_database
 from tests.parallel import in_parallel
+from tests.programs import killed_in_a_step
 
 pytestmark = pytest.mark.django_db
 
@@ -187,16 +182,7 @@ def test_a_reader_sees_the_same_while_folds_are_at_work(shop: Customer) -> None:
     assert_everything_ties()
 
 
-FOLD_SLOWLY = """
-import sys
-import django
-django.setup()
-from django.db import connection
-connection.settings_dict["NAME"] = sys.argv[1]
-from metering import rollups
-while rollups.fold(limit=3):
-    print("folded", flush=True)
-"""
+FOLD_BY_THREES = "from metering import rollups; step_by_step(lambda: rollups.fold(limit=3))"
 
 
 @pytest.mark.django_db(transaction=True)
@@ -205,22 +191,8 @@ def test_a_fold_of_parts_killed_in_the_middle_changes_no_quantity(shop: Customer
     for seed in range(6):
         make.ingested(*many(50, seed=seed))
     expected = [quantity(meter, shop) for meter in meters]
-    folding = subprocess.Popen(
-        [sys.executable, "-c", FOLD_SLOWLY, connection.settings_dict["NAME"]],
-        stdout=subprocess.PIPE,
-        cwd=settings.PROJECT_FOLDER,
-        env={
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": "config.settings.test",
-            "DATABASE_URL": url_of_the_test_database(),
-        },
-    )
-    assert folding.stdout
-    for _ in range(5):
-        assert folding.stdout.readline()
-    folding.send_signal(signal.SIGKILL)
-    folding.wait(timeout=20)
-    folding.stdout.close()
+
+    killed_in_a_step(FOLD_BY_THREES, after=5)
 
     assert UsagePartDelta.objects.exists()
     assert [quantity(meter, shop) for meter in meters] == expected

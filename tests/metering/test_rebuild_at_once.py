@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
-from django.conf import settings
-from django.db import connection
 
 from accounts.models import Customer
 from metering import recount, rollups, verification
@@ -23,8 +17,8 @@ from metering.recount import Span
 from tests import make_accounts
 from tests import make_metering as make
 from tests.behind_the_back import execute
-from tests.database_address import url_of_the_test_database
 from tests.parallel import in_parallel
+from tests.programs import killed_in_a_step
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -92,13 +86,8 @@ def test_recounts_while_senders_and_folds_are_at_work_leave_exact_totals(shop: C
     assert differences() == []
 
 
-REBUILD_SLOWLY = """
-import sys
-import django
-django.setup()
+REBUILD_BY_TENS = """
 from datetime import UTC, datetime
-from django.db import connection
-connection.settings_dict["NAME"] = sys.argv[1]
 from accounts.access import Actor
 from metering import recount, verification
 recount.CHUNK_EVENTS = 10
@@ -106,8 +95,8 @@ recount.chunks.__kwdefaults__["chunk_events"] = 10
 order = verification.Rebuild(
     start=datetime(2026, 10, 1, tzinfo=UTC), end=datetime(2026, 11, 1, tzinfo=UTC), customer_id=None, reason="killed"
 )
-for _ in verification.rebuild(order=order, actor=Actor.system("test"), at=datetime(2026, 11, 2, tzinfo=UTC)):
-    print("rebuilt", flush=True)
+rebuilding = verification.rebuild(order=order, actor=Actor.system("test"), at=datetime(2026, 11, 2, tzinfo=UTC))
+step_by_step(lambda: next(rebuilding, None) is not None)
 """
 
 
@@ -117,22 +106,8 @@ def test_a_rebuild_killed_in_the_middle_goes_on_when_it_is_asked_for_again(shop:
     rollups.fold()
     expected = [(total.sum, total.count) for total in make.totals(shop)]
     execute("UPDATE usage_hour SET sum = 0")
-    rebuilding = subprocess.Popen(
-        [sys.executable, "-c", REBUILD_SLOWLY, connection.settings_dict["NAME"]],
-        stdout=subprocess.PIPE,
-        cwd=settings.PROJECT_FOLDER,
-        env={
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": "config.settings.test",
-            "DATABASE_URL": url_of_the_test_database(),
-        },
-    )
-    assert rebuilding.stdout
-    for _ in range(3):
-        assert rebuilding.stdout.readline()
-    rebuilding.send_signal(signal.SIGKILL)
-    rebuilding.wait(timeout=20)
-    rebuilding.stdout.close()
+
+    killed_in_a_step(REBUILD_BY_TENS, after=3)
 
     assert 0 < UsageHour.objects.filter(sum=Decimal(0)).count() < UsageHour.objects.count()
     order = verification.Rebuild(start=START, end=END, customer_id=None, reason="killed")

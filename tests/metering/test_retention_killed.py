@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from django.conf import settings
 from django.db import connection
@@ -25,79 +18,33 @@ from metering.models import ArchivedMonth, ArchivedPart
 from metering.retention import retention
 from tests import make_accounts
 from tests import make_metering as make
-from tests.database_address import url_of_the_test_database
 from tests.make_metering import SYSTEM, broken_rules
+from tests.programs import held_up
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.xdist_group("archive")]
 
 AUGUST = date(2024, 8, 1)
 LATER = datetime(2026, 11, 20, 9, tzinfo=UTC)
-PATIENCE_SECONDS = 30
 Status = ArchivedMonth.Status
 
 
-def ready(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < until, "it took too long"
-        time.sleep(0.02)
+def archiving(*step: str) -> tuple[str, ...]:
+    return ("manage.py", "archive_usage", "--month", "2024-08", *step)
 
 
-@contextmanager
-def at_its_last_act(*step: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the command until all that it does but writing the audit log is done, not yet committed."""
-    environment = {
-        **os.environ,
-        "DATABASE_URL": url_of_the_test_database(),
-        "DJANGO_SETTINGS_MODULE": "config.settings.local",
-        "USAGE_ACCEPTANCE_MONTHS": "25",
-        "ARCHIVE_DIR": str(settings.ARCHIVE_DIR),
-    }
-    with psycopg.connect(url_of_the_test_database()) as blocker:
-        blocker.execute("LOCK TABLE accounts_auditentry IN SHARE MODE")
-        program = subprocess.Popen(
-            [sys.executable, settings.PROJECT_FOLDER / "manage.py", "archive_usage", "--month", "2024-08", *step],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-        )
-        ready(lambda: bool(waiting()))
-        (pid,) = waiting()
-        try:
-            yield program
-        finally:
-            program.send_signal(signal.SIGKILL)
-            program.wait(PATIENCE_SECONDS)
-            blocker.rollback()
-            ready(lambda: not answers("SELECT pid FROM pg_stat_activity WHERE pid = %s", pid))
+def environment(**more: str) -> dict[str, str]:
+    return {"USAGE_ACCEPTANCE_MONTHS": "25", "ARCHIVE_DIR": str(settings.ARCHIVE_DIR), **more}
 
 
-BLOCKED = {
+# All that a step does but writing the audit log is done then, not yet committed.
+NO_AUDIT = "LOCK TABLE accounts_auditentry IN SHARE MODE"
+# The third file's row cannot be written then.
+NO_THIRD_FILE = {
     "written": "INSERT INTO metering_archivedpart (month_id, number, revision, file, file_sha256, file_bytes,"
     " manifest_sha256, rows, rows_sha256, key_high, key_low) SELECT id, 3, 1, 'x', 'x', 1, 'x', 1, 'x', 1, 1"
     " FROM metering_archivedmonth",
     "loaded": "SELECT FROM metering_archivedpart WHERE number = 3 FOR UPDATE",
 }
-
-
-def waiting_for_a_part() -> list[int]:
-    return answers(
-        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        " AND query LIKE '%%metering_archivedpart%%'"
-    )
-
-
-def waiting() -> list[int]:
-    return answers(
-        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        " AND query LIKE '%%accounts_auditentry%%'"
-    )
-
-
-def answers(sql: str, *parameters: int) -> list[int]:
-    # Each in a transaction of its own: within one, what others do looks as it did at first.
-    with connection.cursor() as cursor:
-        cursor.execute(sql, parameters)
-        return [pid for (pid,) in cursor.fetchall()]
 
 
 def all_events() -> list[tuple[object, ...]]:
@@ -133,7 +80,7 @@ def test_killed_at_any_step_nothing_is_lost_and_the_step_is_done_by_asking_again
     for again, arguments, state in steps:
         if again is retention.bring_back:
             retention.ask_back(**asked)
-        with at_its_last_act(*arguments), pytest.raises(MonthInProgress):
+        with held_up(NO_AUDIT, *archiving(*arguments), environment=environment()), pytest.raises(MonthInProgress):
             again(**asked)
         assert ArchivedMonth.objects.get().status == state
         assert broken_rules() == []
@@ -159,14 +106,15 @@ def test_killed_between_two_files_a_month_goes_on_with_the_next_one(settings: Se
     asked: dict[str, Any] = {"month": AUGUST, "actor": SYSTEM, "at": LATER}
     retention.plan_archive(**asked)
 
-    with at_the_third_file("written"):
+    with held_up(NO_THIRD_FILE["written"], *archiving(), environment=environment(ARCHIVE_PART_EVENTS="5")):
         written = ArchivedPart.objects.count()
     retention.export_month(**asked)
     retention.verify_month(**asked)
     retention.detach_month(**asked)
     retention.drop_month(**asked)
     retention.ask_back(**asked)
-    with at_the_third_file("loaded", "--bring-back"):
+    loading = archiving("--bring-back")
+    with held_up(NO_THIRD_FILE["loaded"], *loading, environment=environment(ARCHIVE_PART_EVENTS="5")):
         loaded = ArchivedPart.objects.filter(loaded_at__isnull=False).count()
     retention.bring_back(**asked)
 
@@ -174,32 +122,3 @@ def test_killed_between_two_files_a_month_goes_on_with_the_next_one(settings: Se
     assert ArchivedPart.objects.count() == 7
     assert all_events() == before
     assert broken_rules() == []
-
-
-@contextmanager
-def at_the_third_file(done: str, *step: str) -> Iterator[None]:
-    """Run the command until it has done two files and is at the third, and kill it there."""
-    environment = {
-        **os.environ,
-        "DATABASE_URL": url_of_the_test_database(),
-        "DJANGO_SETTINGS_MODULE": "config.settings.local",
-        "USAGE_ACCEPTANCE_MONTHS": "25",
-        "ARCHIVE_PART_EVENTS": "5",
-        "ARCHIVE_DIR": str(settings.ARCHIVE_DIR),
-    }
-    # The third file's row cannot be written while this holds it.
-    with psycopg.connect(url_of_the_test_database()) as blocker:
-        blocker.execute(BLOCKED[done])
-        program = subprocess.Popen(
-            [sys.executable, settings.PROJECT_FOLDER / "manage.py", "archive_usage", "--month", "2024-08", *step],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-        )
-        try:
-            ready(lambda: bool(waiting_for_a_part()))
-            yield
-        finally:
-            program.send_signal(signal.SIGKILL)
-            program.wait(PATIENCE_SECONDS)
-            blocker.rollback()
-            ready(lambda: not waiting_for_a_part())

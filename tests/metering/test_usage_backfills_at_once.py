@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
-from django.conf import settings
 from django.db import connection
 
 from accounts.access import Actor, Role
@@ -25,9 +20,9 @@ from metering.usage_backfills.errors import UsageBackfillNotOpen, UsageBackfillO
 from metering.usage_backfills.work import work_on
 from tests import make_accounts, make_usage_backfills
 from tests import make_metering as make
-from tests.database_address import url_of_the_test_database
 from tests.make_usage_backfills import opened, replacing, staged, states
 from tests.parallel import in_parallel
+from tests.programs import killed_in_a_step
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -178,50 +173,11 @@ def test_two_people_open_the_same_once(shop: Customer) -> None:
     assert sorted(outcomes) == ["opened", "overlaps", "overlaps"]
 
 
-WORK_SLOWLY = """
-import sys
-import django
-django.setup()
-from django.db import connection
-connection.settings_dict["NAME"] = sys.argv[1]
+WORK_BY_TENS = """
 from metering.usage_backfills.work import work_on
 from tests import make_metering as make
-while work_on(backfill_id=int(sys.argv[2]), limit=10, actor=make.SYSTEM, at=make.NOON):
-    print("settled", flush=True)
+step_by_step(lambda: work_on(backfill_id=int(sys.argv[1]), limit=10, actor=make.SYSTEM, at=make.NOON))
 """
-
-
-def killed_after(backfill: UsageBackfill, steps: int) -> None:
-    """Have a process of its own work on a backfill, and kill it some steps in."""
-    worker = subprocess.Popen(
-        [sys.executable, "-c", WORK_SLOWLY, connection.settings_dict["NAME"], str(backfill.pk)],
-        stdout=subprocess.PIPE,
-        cwd=settings.PROJECT_FOLDER,
-        env={
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": "config.settings.test",
-            "DATABASE_URL": url_of_the_test_database(),
-        },
-    )
-    assert worker.stdout
-    for _ in range(steps):
-        assert worker.stdout.readline()
-    time.sleep(steps / 500)
-    worker.send_signal(signal.SIGKILL)
-    worker.wait(timeout=20)
-    worker.stdout.close()
-
-
-def work_once_it_is_free(backfill: UsageBackfill) -> UsageBackfill:
-    """Go on; the server may need a moment to see that the killed worker is gone, and holds the backfill until then."""
-    for _ in range(100):
-        while work_on(backfill_id=backfill.pk, actor=make.SYSTEM, at=make.NOON):
-            pass
-        found = UsageBackfill.objects.get(pk=backfill.pk)
-        if found.status in {Status.CLOSED, Status.REVERTED}:
-            return found
-        time.sleep(0.1)
-    return found
 
 
 @pytest.mark.parametrize("steps", [1, 5])
@@ -234,10 +190,11 @@ def test_killed_in_the_middle_of_closing_and_of_reverting_it_goes_on_and_counts_
     staged(backfill, *week(250, seconds="3"))
     make_usage_backfills.closing(backfill)
 
-    killed_after(backfill, steps)
+    killed_in_a_step(WORK_BY_TENS, str(backfill.pk), after=steps)
     assert 0 < states(backfill)["waiting"] < 400
     assert_everything_ties()
-    done = work_once_it_is_free(backfill)
+    work(backfill)
+    done = UsageBackfill.objects.get()
 
     assert (done.counted, done.replaced, done.voided, done.left_out) == (200, 50, 150, 0)
     assert sum_of(shop) == 250 * 3
@@ -245,10 +202,11 @@ def test_killed_in_the_middle_of_closing_and_of_reverting_it_goes_on_and_counts_
     assert_everything_ties()
 
     make_usage_backfills.reverting(backfill)
-    killed_after(backfill, steps)
+    killed_in_a_step(WORK_BY_TENS, str(backfill.pk), after=steps)
     assert 0 < UsageBackfillItem.objects.filter(batch_id__isnull=False, reverted_batch_id=None).count() < 400
     assert_everything_ties()
-    done = work_once_it_is_free(backfill)
+    work(backfill)
+    done = UsageBackfill.objects.get()
 
     assert (done.status, done.reverted, done.revert_left_out) == (Status.REVERTED, 400, 0)
     assert [each for each in make.totals(shop) if each.count] == before
