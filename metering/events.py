@@ -111,6 +111,9 @@ def decode_body(body: bytes) -> Sequence[object]:
 
     Raises: BodyNotJson with the position of the fault, BodyNotEvents.
     """
+    if not body.strip():
+        msg = "The body is empty."
+        raise BodyNotJson(msg)
     try:
         return _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

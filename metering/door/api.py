@@ -19,6 +19,7 @@ from accounts.request_context import current_request_id
 from metering.door.admission import admitted
 from metering.door.bodies import decode_events, read_body
 from metering.ingestion import Door, IngestResult, ingest
+from metering.reading.words import Words
 from metering.usage_backfills.staging import stage_events
 
 
@@ -36,6 +37,8 @@ def post_events(request: HttpRequest) -> HttpResponse:
         scope=ApiKey.Scope.EVENTS_WRITE,
         at=at,
     )
+    # A misspelt `backfill` would count for good what was only to be filled in.
+    Words(dict(request.GET.lists())).require_only(["backfill"], in_brackets={})
     body = _body(request)
     if "backfill" in request.GET:
         return _fill_in(request, body, key, at=at)

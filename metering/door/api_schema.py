@@ -138,6 +138,7 @@ _REFUSALS = {
     "409": "The backfill is not open.",
     "413": f"The body is too large, or holds more than {MAX_EVENTS:,} events or {MAX_VALUES:,} JSON values.",
     "415": "The body is of a content type, a character set or an encoding that is not read.",
+    "422": "The address holds a parameter that is not known; nothing was taken.",
     "429": "More comes in than is taken at once; nothing was taken. Send the same request again after Retry-After.",
     "503": "The database does not answer; nothing was taken. Send the same request again after Retry-After.",
 }

@@ -146,7 +146,8 @@ def _unpacked(pieces: Iterator[bytes]) -> Iterator[bytes]:
         while not member.eof and (rest := member.decompress(b"", _PIECE_BYTES)):
             yield rest
     except zlib.error as error:
-        msg = f"The body is not gzip, or is damaged: {error}."
+        # zlib begins with its own number: "Error -3 while decompressing data: incorrect header check".
+        msg = f"The body is not gzip, or is damaged: {str(error).rpartition(': ')[2]}."
         raise BodyNotGzip(msg) from error
     if not member.eof:
         msg = "The body is gzip that breaks off before its end."

@@ -241,6 +241,40 @@ def test_packing_that_cannot_be_undone_or_hides_too_much_is_answered_with_a_prob
     assert not UsageBatch.objects.exists()
 
 
+@pytest.mark.parametrize(
+    ("body", "encoding", "says"),
+    [
+        (b"", "identity", "The body is empty."),
+        (b" \n", "identity", "The body is empty."),
+        (b"[]", "gzip", "The body is not gzip, or is damaged: incorrect header check."),
+    ],
+    ids=["nothing", "blanks", "no gzip"],
+)
+def test_a_body_without_events_is_refused_in_words_for_people(
+    send: Send, body: bytes, encoding: str, says: str
+) -> None:
+    answer = send(body, Content_Encoding=encoding)
+
+    assert (answer.status_code, answer.json()["detail"]) == (400, says)
+
+
+@pytest.mark.parametrize("asked", ["backfil=7", "backfill=7&backfill=8", "limit=1"])
+def test_a_parameter_that_is_not_known_is_refused_and_nothing_is_counted(
+    acme: Customer, client: Client, asked: str
+) -> None:
+    own = make_accounts.api_key("events:write").secret
+
+    answer = client.post(
+        f"{EVENTS}?{asked}",
+        json.dumps(recent("e1")),
+        content_type="application/json",
+        headers={"Authorization": f"Bearer {own}"},
+    )
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "details_invalid")
+    assert not UsageBatch.objects.exists()
+
+
 def test_ten_thousand_events_are_taken_and_one_more_is_not(acme: Customer, send: Send) -> None:
     events = [recent(f"e{number}") for number in range(10_001)]
 
