@@ -175,6 +175,28 @@ def test_a_disk_that_is_full_refuses_a_record_and_loses_none(tmp_path: Path) -> 
     assert everything(opened(tmp_path / "other")) == []
 
 
+def test_records_that_a_full_disk_refuses_leave_no_files_behind(tmp_path: Path) -> None:
+    buffer = opened(tmp_path)
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    asked = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    buffer.append([b"before"])
+    before = sorted(path.name for path in tmp_path.iterdir())
+
+    for most in (4_096, 8, 4) * 5:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, unlimited[1]))
+        try:
+            with pytest.raises(BufferUnwritable):
+                buffer.append([b"x" * 5_000])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    left = sorted(path.name for path in tmp_path.iterdir())
+    signal.signal(signal.SIGXFSZ, asked)
+    buffer.append([b"after"])
+
+    assert left == before
+    assert everything(buffer) == [b"before", b"after"]
+
+
 def test_one_folder_belongs_to_one_buffer(tmp_path: Path) -> None:
     buffer = opened(tmp_path)
 

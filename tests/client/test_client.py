@@ -239,6 +239,24 @@ def test_many_clients_at_a_door_for_one_are_told_to_wait_and_lose_nothing(acme: 
     assert failed
 
 
+def test_a_disk_that_does_not_take_the_note_of_a_delivery_neither_hides_nor_repeats_it(
+    acme: Customer, made: Made, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    # In the place of the file to which the note would be written: no disk writes into a folder.
+    (tmp_path / "buffer" / "position.draft").mkdir(parents=True)
+
+    with web_server() as server:
+        client = made(server.url, on_error=told.append, batch_events=2)
+        names = {use(client, f"e{number}") for number in range(5)}
+        client.flush(timeout_seconds=60)
+
+    assert (client.waiting, client.stats.delivered, client.stats.accepted, client.stats.failed_tries) == (0, 5, 5, 0)
+    assert "could not be noted" in client.stats.last_error
+    assert told
+    assert_counted_once(names)
+
+
 def test_a_strangers_answer_delivers_nothing(acme: Customer, made: Made) -> None:
     errors: list[str] = []
     stranger = HTTPServer(("127.0.0.1", 0), _Stranger)

@@ -97,6 +97,7 @@ class Buffer:
                 segment = self._segment_for(len(content))
                 self._write(segment, content)
             except OSError as error:
+                self._forget_the_unwritten()
                 msg = f"{self.folder}: {error}"
                 raise BufferUnwritable(msg) from error
             for record in records:
@@ -117,7 +118,10 @@ class Buffer:
             return Batch([], self._position)
 
     def advance(self, end: Position) -> None:
-        """Note that everything before this place was delivered."""
+        """Note that everything before this place was delivered.
+
+        Raises: OSError, where the disk does not take the note; the place holds for this program all the same.
+        """
         with self._lock:
             self._position = end
             self._drop_delivered()
@@ -169,6 +173,12 @@ class Buffer:
                 os.ftruncate(self._file, segment.size)
             self._close_file()
             raise
+
+    def _forget_the_unwritten(self) -> None:
+        """Remove a segment without a record, or each one that a full disk refuses would leave a file behind."""
+        self._close_file()
+        with suppress(OSError):
+            self._drop([each for each in self._segments if not each.ends])
 
     def _close_file(self) -> None:
         if self._file is not None:

@@ -142,10 +142,25 @@ class Delivery:
         self._oldest_at = time.monotonic()
         if not self._send_all(batch):
             return
-        self._buffer.advance(batch.end)
+        trouble = self._advance(batch)
         with self._changed:
-            self.stats = replace(self.stats, delivered=self.stats.delivered + len(batch.records), last_error="")
+            delivered = self.stats.delivered + len(batch.records)
+            self.stats = replace(self.stats, delivered=delivered, last_error=trouble)
             self._changed.notify_all()
+
+    def _advance(self, batch: Batch) -> str:
+        """Let go of a delivered batch; returns what was wrong where the disk did not take the note of it.
+
+        It is delivered all the same: a crash before the next note only sends it again.
+        """
+        try:
+            self._buffer.advance(batch.end)
+        except OSError as error:
+            trouble = f"what was delivered could not be noted: {type(error).__name__}: {error}"
+            _log.warning("%s", trouble)
+            self._tell(self._on_error, trouble)
+            return trouble
+        return ""
 
     def _send_all(self, batch: Batch) -> bool:
         """Send until the server has taken or refused each event; False when told to stop before that."""
@@ -213,10 +228,15 @@ class Delivery:
             return
         at = datetime.now(timezone.utc).isoformat()
         lines = [json.dumps({**vars(rejection), "at": at}, ensure_ascii=False) for rejection in rejections]
-        with self._dead_letters.open("a", encoding="utf-8") as file:
-            file.write("".join(f"{line}\n" for line in lines))
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self._dead_letters.open("a", encoding="utf-8") as file:
+                file.write("".join(f"{line}\n" for line in lines))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            # An event that is refused is not let go of before it is kept, so the rest waits behind it.
+            msg = f"refused events cannot be kept in {self._dead_letters}: {error.strerror}"
+            raise OSError(msg) from error
         with self._changed:
             self.stats = replace(self.stats, rejected=self.stats.rejected + len(rejections))
         for rejection in rejections:
