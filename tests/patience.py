@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-PATIENCE_SECONDS = 90.0
+PATIENCE_SECONDS = 120.0
 """Far more than anything takes on a busy machine; who waits as long waits for what will never be."""
 
 

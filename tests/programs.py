@@ -16,7 +16,8 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from tempfile import TemporaryFile
 from typing import Any
 
 import psycopg
@@ -41,6 +42,8 @@ class Program:
     def __init__(self, *command: str, database: str, environment: Mapping[str, str]) -> None:
         self._database = database
         self._name = f"test-{uuid.uuid4()}"
+        # A file, for a pipe that nobody reads would hold it up.
+        self._errors = TemporaryFile("w+")  # noqa: SIM115 -- closed by the end of the program
         self.process = subprocess.Popen(
             [sys.executable, "-W", "ignore", *command],
             cwd=settings.PROJECT_FOLDER,
@@ -54,6 +57,7 @@ class Program:
             },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=self._errors,
             text=True,
             start_new_session=True,
         )
@@ -68,7 +72,18 @@ class Program:
         """Wait until it has said "done" so many times more."""
         assert self.process.stdout
         for _ in range(steps):
-            assert self.process.stdout.readline() == "done\n"
+            assert self.process.stdout.readline() == "done\n", self.errors()
+
+    def output(self) -> str:
+        """Wait until it ends well by itself, and return what it wrote."""
+        written, _ = self.process.communicate(timeout=PATIENCE_SECONDS)
+        assert self.process.returncode == 0, self.errors()
+        return written
+
+    def errors(self) -> str:
+        """Return what it has written to stderr so far."""
+        self._errors.seek(0)
+        return self._errors.read()
 
     def end(self) -> int:
         """Wait until it ends by itself, and return its exit code."""
@@ -79,6 +94,7 @@ class Program:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.communicate(timeout=PATIENCE_SECONDS)
+        self._errors.close()
 
     def kill(self) -> None:
         """Kill it and its children without warning, and wait until the server is done with them."""
@@ -91,12 +107,13 @@ class Program:
         wait_until(lambda: any(pid in blocking for blocking in self._sessions()), "Its standing still")
 
     def _sessions(self) -> list[list[int]]:
-        """Return, for each of its sessions, the sessions that it waits for."""
-        with psycopg.connect(self._database) as beside:
+        """Return, for each of its sessions, the sessions that it waits for; where the server is down, there is none."""
+        with suppress(psycopg.OperationalError), psycopg.connect(self._database) as beside:
             rows = beside.execute(
                 "SELECT pg_blocking_pids(pid) FROM pg_stat_activity WHERE application_name = %s", [self._name]
             )
             return [blocking for (blocking,) in rows]
+        return []
 
 
 @contextmanager
@@ -141,7 +158,7 @@ def held_up(
                 yield program
             finally:
                 program.strike()
-                blocker.rollback()
+                _let_go(blocker)
 
 
 @contextmanager
@@ -167,8 +184,14 @@ def held_in_its_second_write(
                 yield program
             finally:
                 program.strike()
-                first.rollback()
-                second.rollback()
+                _let_go(first, second)
+
+
+def _let_go(*blockers: psycopg.Connection[Any]) -> None:
+    for blocker in blockers:
+        # It may be the server that was killed.
+        with suppress(psycopg.OperationalError):
+            blocker.rollback()
 
 
 def _waits(url: str, pid: int) -> bool:

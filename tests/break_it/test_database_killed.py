@@ -5,19 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import psycopg
 import pytest
-from django.conf import settings
 
 from config.embedded_postgres import embedded_postgres, embedded_url
 from tests import make_metering as make
+from tests.programs import held_in_its_second_write, running
 
 pytestmark = pytest.mark.xdist_group("embedded postgres")
 
@@ -54,42 +50,19 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._environment = {
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": "config.settings.local",
-            "DATABASE_URL": embedded_url(folder),
-        }
-
-    def start(self, *command: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, *command],
-            cwd=settings.PROJECT_FOLDER,
-            env=self._environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self.url = embedded_url(folder)
 
     def run(self, *command: str) -> str:
-        process = self.start(*command)
-        output, errors = process.communicate(timeout=60)
-        assert process.returncode == 0, errors
-        return output
+        with running(*command, database=self.url) as program:
+            return program.output()
 
     def ask(self, program: str, *arguments: str) -> list[object]:
         told = json.loads(self.run("-c", f"import django; django.setup()\n{program}", *arguments))
         assert isinstance(told, list)
         return told
 
-    def kill_once(self, query: str, kind: signal.Signals) -> None:
-        """Kill the server as soon as the query finds something."""
-        with psycopg.connect(embedded_url(self.folder), autocommit=True) as connection:
-            ends_at = time.monotonic() + 30
-            while connection.execute(f"SELECT EXISTS ({query})").fetchone() != (True,):
-                assert time.monotonic() < ends_at, query
-            postmaster = int((self.folder / "postmaster.pid").read_text().split("\n", 1)[0])
-            os.kill(postmaster, kind)
-        time.sleep(0.3)
+    def kill(self, kind: signal.Signals) -> None:
+        os.kill(int((self.folder / "postmaster.pid").read_text().split("\n", 1)[0]), kind)
 
 
 @pytest.fixture
@@ -97,11 +70,6 @@ def server() -> Iterator[Server]:
     # Not pytest's own folder: its path is long, and closed to the user that Postgres runs as.
     with TemporaryDirectory(prefix="ch-") as parent:
         yield Server(Path(parent) / "postgres")
-
-
-def stopped_with_a_sentence(process: subprocess.Popen[str]) -> bool:
-    _, errors = process.communicate(timeout=60)
-    return process.returncode == 1 and "Run the command again" in errors and "Traceback" not in errors
 
 
 def test_a_database_killed_in_mid_load_and_in_mid_run_loses_and_doubles_nothing(server: Server, tmp_path: Path) -> None:
@@ -123,19 +91,22 @@ def test_a_database_killed_in_mid_load_and_in_mid_run_loses_and_doubles_nothing(
             for number in range(EVENTS)
         )
         path.write_text("\n".join(lines))
-        loading = server.start("manage.py", "load_usage", str(path))
-        server.kill_once("SELECT FROM usage_event WHERE event_id LIKE 'load-%'", signal.SIGKILL)
-        assert stopped_with_a_sentence(loading)
+        command = ("manage.py", "load_usage", str(path))
+        with held_in_its_second_write("metering_usagebatch", *command, database=server.url) as loading:
+            server.kill(signal.SIGKILL)
+            code, said = loading.end(), loading.errors()
     with embedded_postgres(server.folder):
         report = json.loads(server.run("manage.py", "load_usage", str(path), "--json"))
-        drafting = server.start("-c", f"import sys; sys.argv = ['manage.py', 'bill', '--period', '2026-10']\n{SLOWLY}")
-        server.kill_once("SELECT FROM billing_invoice", signal.SIGQUIT)
-        drafting.communicate(timeout=60)
-        assert drafting.returncode != 0
+        with held_in_its_second_write("billing_invoice", "-c", ONE_BY_ONE, database=server.url) as drafting:
+            server.kill(signal.SIGQUIT)
+            assert drafting.end() != 0
     with embedded_postgres(server.folder):
         billed = json.loads(server.run("manage.py", "bill", "--period", "2026-10", "--entity", entity, "--json"))
         told = server.ask(TELL)
 
+    assert code == 1
+    assert "Run the command again" in said
+    assert "Traceback" not in said
     assert (report["rows"], report["accepted"], report["duplicates"]) == (EVENTS, EVENTS, 0)
     total = str(sum(range(EVENTS)) + CUSTOMERS)
     assert told == [EVENTS + CUSTOMERS, total, total, CUSTOMERS, CUSTOMERS]
@@ -143,7 +114,7 @@ def test_a_database_killed_in_mid_load_and_in_mid_run_loses_and_doubles_nothing(
 
 
 # One contract at a time, so that there is a middle in which to kill.
-SLOWLY = """
+ONE_BY_ONE = """
 import django; django.setup()
 from billing.management.commands import bill
 from django.core.management import call_command
