@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import psutil
 from django.conf import settings
 
 from tests.database_address import url_of_the_test_database
+from tests.patience import PATIENCE_SECONDS
 
 EVENTS = "/api/v1/events"
 _GUNICORN = (sys.executable, "-m", "gunicorn", "--no-control-socket", "config.wsgi")
@@ -93,7 +93,7 @@ def web_server(*, threads: int = 2, port: int = 0, **environment: str) -> Iterat
         yield WebServer("127.0.0.1", bound, process)
     finally:
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=20)
+        process.communicate(timeout=PATIENCE_SECONDS)
 
 
 def free_port() -> int:
@@ -101,11 +101,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def wait_until(what: Any, *, seconds: float = 30) -> None:
-    """Wait until the function says yes."""
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.02)

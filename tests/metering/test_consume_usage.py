@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from io import StringIO
 from pathlib import Path
@@ -29,12 +29,12 @@ from tests import make_metering as make
 from tests.break_it.rules import assert_all_rules_hold
 from tests.database_address import url_of_the_test_database
 from tests.kafka_brokers import PARTITIONS, Sender, running_brokers
+from tests.patience import PATIENCE_SECONDS, wait_until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.xdist_group("kafka")]
 
 # A reader that is gone is missed after two seconds, not 45.
 QUICK = "session.timeout.ms=2000\nheartbeat.interval.ms=200\n\n# for tests\nclient.id = quick\n"
-LONGEST_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ class Readers:
         for process in self._started:
             if process.poll() is None:
                 process.kill()
-            process.communicate(timeout=20)
+            process.communicate(timeout=PATIENCE_SECONDS)
 
 
 def event(number: int, **changes: str) -> dict[str, object]:
@@ -122,13 +122,6 @@ def offsets(topic: str) -> dict[int, int]:
     return dict(rows.values_list("partition", "next_offset"))
 
 
-def until(holds: Callable[[], object]) -> None:
-    ends_at = time.monotonic() + LONGEST_SECONDS
-    while not holds():
-        assert time.monotonic() < ends_at
-        time.sleep(0.05)
-
-
 def test_everything_that_is_there_is_taken_in_and_what_is_no_event_is_listed(
     shop: Customer, sender: Sender, readers: Readers
 ) -> None:
@@ -139,7 +132,7 @@ def test_everything_that_is_there_is_taken_in_and_what_is_no_event_is_listed(
     sender.send("mixed", b'{"seconds": "103"}', partition=3, headers={**binary, "content-type": "application/json"})
     sender.arrive()
 
-    output, errors = readers.start("--topic", "mixed", "--until-end").communicate(timeout=LONGEST_SECONDS)
+    output, errors = readers.start("--topic", "mixed", "--until-end").communicate(timeout=PATIENCE_SECONDS)
 
     assert output == "108 events read.\n", errors
     assert counted() == (103, Decimal(5356), Decimal(5356))
@@ -205,7 +198,7 @@ def test_readers_killed_and_cut_off_at_random_lose_and_double_nothing(
 
     running = [readers.start(*command) for _ in range(3)]
     sending.start()
-    until(UsageEvent.objects.exists)
+    wait_until(UsageEvent.objects.exists)
     for _ in range(3):
         time.sleep(chance.uniform(0.2, 1.5))
         victim = chance.randrange(len(running))
@@ -213,12 +206,12 @@ def test_readers_killed_and_cut_off_at_random_lose_and_double_nothing(
         cut_off_readers(1)
         running[victim] = readers.start(*command)
     sending.join()
-    until(lambda: sum(sum(offsets(topic).values()) for topic in topics) == messages)
+    wait_until(lambda: sum(sum(offsets(topic).values()) for topic in topics) == messages)
     for reader in running:
         reader.send_signal(signal.SIGTERM)
 
     # Who is told to stop before it has begun ends by the signal itself.
-    assert {reader.wait(timeout=LONGEST_SECONDS) for reader in running} <= {0, -signal.SIGTERM}
+    assert {reader.wait(timeout=PATIENCE_SECONDS) for reader in running} <= {0, -signal.SIGTERM}
     total = Decimal(events * (events + 1) // 2)
     assert counted() == (events, total, total)
     assert RefusedEvent.objects.count() == poison
@@ -233,12 +226,12 @@ def test_a_reader_waits_for_a_database_that_is_away_and_goes_on(
     reading = readers.start("--topic", "away", "--max-batch", "20")
     sender.send("away", *[message(number) for number in range(1, 501)])
     sender.arrive()
-    until(UsageEvent.objects.exists)
+    wait_until(UsageEvent.objects.exists)
     take_the_database_away(1.2)
     is_at_work = reading.poll() is None
     sender.send("away", *[message(number) for number in range(501, 601)], partition=1)
     sender.arrive()
-    until(lambda: UsageEvent.objects.count() == 600)
+    wait_until(lambda: UsageEvent.objects.count() == 600)
 
     assert is_at_work
     assert counted() == (600, Decimal(180_300), Decimal(180_300))
@@ -261,18 +254,18 @@ def test_a_reader_that_was_frozen_and_lost_its_partitions_neither_loses_nor_doub
 
     frozen = readers.start(*command)
     send(100)
-    until(lambda: UsageEvent.objects.count() == 100)
+    wait_until(lambda: UsageEvent.objects.count() == 100)
     frozen.send_signal(signal.SIGSTOP)
     send(500)
     successor = readers.start(*command)
-    until(lambda: UsageEvent.objects.count() >= 200)
+    wait_until(lambda: UsageEvent.objects.count() >= 200)
     frozen.send_signal(signal.SIGCONT)
     send(400)
-    until(lambda: UsageEvent.objects.count() == 1_000)
+    wait_until(lambda: UsageEvent.objects.count() == 1_000)
     for process in (frozen, successor):
         process.send_signal(signal.SIGTERM)
 
-    assert [frozen.wait(timeout=LONGEST_SECONDS), successor.wait(timeout=LONGEST_SECONDS)] == [0, 0]
+    assert [frozen.wait(timeout=PATIENCE_SECONDS), successor.wait(timeout=PATIENCE_SECONDS)] == [0, 0]
     assert counted() == (1_000, Decimal(500_500), Decimal(500_500))
     assert offsets("frozen")[0] == 1_000
     assert sum(UsageBatch.objects.values_list("duplicates", flat=True)) == 0
@@ -286,17 +279,17 @@ def test_an_offset_moved_on_purpose_is_noticed_by_the_reader_at_work_and_one_tha
     sender.arrive()
     address = ("--bootstrap", brokers, "--topic", "moved", "--group", "moved")
     reading = readers.start("--topic", "moved", "--group", "moved")
-    until(lambda: offsets("moved").get(0) == 50)
+    wait_until(lambda: offsets("moved").get(0) == 50)
 
     call_command("move_usage_offsets", *address, "--to", "earliest", "--reason", "look again", stdout=StringIO())
-    until(lambda: sum(UsageBatch.objects.values_list("duplicates", flat=True)) == 50)
-    until(lambda: offsets("moved")[0] == 50)
+    wait_until(lambda: sum(UsageBatch.objects.values_list("duplicates", flat=True)) == 50)
+    wait_until(lambda: offsets("moved")[0] == 50)
     make_it_lie_beyond_the_end("moved")
-    until(lambda: KafkaPartition.objects.get(topic="moved", partition=0).problem)
+    wait_until(lambda: KafkaPartition.objects.get(topic="moved", partition=0).problem)
     problem = KafkaPartition.objects.get(topic="moved", partition=0).problem
     drained = readers.start("--topic", "moved", "--group", "moved", "--until-end")
     reading.send_signal(signal.SIGTERM)
-    _, errors = drained.communicate(timeout=LONGEST_SECONDS)
+    _, errors = drained.communicate(timeout=PATIENCE_SECONDS)
     call_command(
         "move_usage_offsets", *address, "--to", "50", "--partition", "0", "--reason", "sorry", stdout=StringIO()
     )

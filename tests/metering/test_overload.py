@@ -23,7 +23,8 @@ from metering.rollups import fold
 from tests import make_accounts
 from tests import make_metering as make
 from tests.database_address import url_of_the_test_database
-from tests.web_server import EVENTS, Answer, WebServer, wait_until, web_server
+from tests.patience import wait_until
+from tests.web_server import EVENTS, Answer, WebServer, web_server
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -35,6 +36,11 @@ BATCH = 300
 def events(name: str, number: int) -> bytes:
     moment = (timezone.now() - timedelta(minutes=5)).isoformat()
     return json.dumps([make.event(f"{name}-{each}", time=moment, seconds="1") for each in range(number)]).encode()
+
+
+def hold_identity(rival: psycopg.Connection[Any], event_id: str) -> None:
+    """Let whoever sends this event wait until the rival lets go."""
+    rival.execute("INSERT INTO usage_identity VALUES (%s, gen_random_uuid())", [event_key("cluster/1", event_id)])
 
 
 def send_until_taken(server: WebServer, body: bytes, *, secret: str, seen: Counter[int]) -> None:
@@ -58,10 +64,16 @@ def test_more_senders_than_are_taken_at_once_are_told_to_come_again_and_lose_not
         for number in range(BATCHES):
             send_until_taken(server, events(f"{sender}-{number}", BATCH), secret=secret, seen=seen)
 
-    with web_server(threads=8, INGEST_AT_ONCE="1") as server:
+    with (
+        web_server(threads=8, INGEST_AT_ONCE="1", INGEST_LOCK_TIMEOUT_SECONDS="60") as server,
+        psycopg.connect(url_of_the_test_database()) as rival,
+    ):
+        hold_identity(rival, "0-0-0")
         senders = [threading.Thread(target=send, args=[number]) for number in range(SENDERS)]
         for sender in senders:
             sender.start()
+        wait_until(lambda: seen[429])
+        rival.rollback()
         for sender in senders:
             sender.join()
 
@@ -83,12 +95,10 @@ def test_who_waits_too_long_for_another_sender_is_told_so_and_leaves_nothing_beh
     waited: list[Answer] = []
 
     with (
-        web_server(threads=4, INGEST_AT_ONCE="1", INGEST_LOCK_TIMEOUT_SECONDS="2.5") as server,
+        web_server(threads=4, INGEST_AT_ONCE="1", INGEST_LOCK_TIMEOUT_SECONDS="8") as server,
         psycopg.connect(url_of_the_test_database()) as rival,
     ):
-        rival.execute(
-            "INSERT INTO usage_identity VALUES (%s, gen_random_uuid())", [event_key("cluster/1", "contested-1")]
-        )
+        hold_identity(rival, "contested-1")
         waiting = threading.Thread(target=lambda: waited.append(server.post(contested, secret=secret)))
         waiting.start()
         wait_until(_somebody_waits_for_a_lock)
