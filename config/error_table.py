@@ -14,6 +14,7 @@ from accounts.errors import CountinghouseError
 from billing import errors as billing
 from billing import pdf_data
 from metering import errors as metering
+from metering.corrections import errors as corrections
 from metering.sources import mapping, rows
 from metering.usage_backfills import errors as usage_backfills
 from pricing import calculator, charges, money
@@ -80,6 +81,7 @@ _CONFLICT: tuple[type[CountinghouseError], ...] = (
     metering.MeterRests,
     metering.CorrectionNotDraft,
     metering.CorrectionNotPreviewed,
+    corrections.CorrectionChanged,
     metering.CorrectionNotApplied,
     metering.CorrectionNotStuck,
     metering.CorrectionAlreadyReverted,

@@ -79,6 +79,11 @@ beat_schedule = {
         "schedule": 20.0,
         "options": {"expires": 20},
     },
+    "preview large corrections of usage": {
+        "task": "metering.tasks.preview_corrections",
+        "schedule": 20.0,
+        "options": {"expires": 20},
+    },
     "close and revert backfills of usage": {
         "task": "metering.tasks.work_on_usage_backfills",
         "schedule": 20.0,

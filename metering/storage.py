@@ -35,6 +35,16 @@ def server_side_cursor() -> Iterator[psycopg.Cursor[Any]]:
         yield cursor
 
 
+def find_by_index() -> None:
+    """Have the statements of this transaction find rows by index, however few the planner takes a table to hold.
+
+    A table of which all but a few rows were rolled back looks empty to it and its index long, so that it would read all
+    of the table for each event, also when a transaction has just filled it.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+
+
 def begin_batch(cursor: psycopg.Cursor[Any], *, months: Sequence[date]) -> int:
     """Return a new batch's id and see to it that each month has its partition."""
     cursor.execute(

@@ -118,3 +118,11 @@ def apply_corrections() -> None:
             except CorrectionNotCountable:
                 logger.warning("correction %s cannot go on", correction_id, exc_info=True)
                 break
+
+
+@shared_task  # type: ignore[untyped-decorator]  # celery comes without types
+def preview_corrections() -> None:
+    """Work out what large corrections would change; apart, so that what was approved does not wait for it."""
+    # One may take as long as a task may at most: others begin in this one only if all so far were quick.
+    ends_at = time.monotonic() + _LONGEST_SECONDS / 4
+    corrections.work_out_previews(is_time_up=lambda: time.monotonic() > ends_at, clock=timezone.now)

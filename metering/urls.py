@@ -45,6 +45,7 @@ urlpatterns = [
     path("usage/corrections/", correction_views.correction_list, name="corrections"),
     path("usage/corrections/new/", correction_views.new_correction, name="new-correction"),
     path("usage/corrections/<int:correction_id>/", correction_views.correction_page, name="correction"),
+    path("usage/corrections/<int:correction_id>/preview/", correction_views.take_preview, name="preview-correction"),
     path("usage/corrections/<int:correction_id>/submit/", correction_views.submit, name="submit-correction"),
     path("usage/corrections/<int:correction_id>/drop/", correction_views.drop, name="drop-correction"),
     path(

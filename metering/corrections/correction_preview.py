@@ -2,30 +2,50 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from django.db import connection, transaction
 
 from accounts.access import Actor
+from metering import recount
 from metering.corrections import correction_work, quantity_changes
 from metering.corrections.quantity_changes import ROWS_KEPT, Touched
+from metering.errors import CorrectionTooLarge
 from metering.models import UsageCorrection
+
+# Below the time after which a worker's task is ended.
+LONGEST_SECONDS: Final = 400.0
+_RECOUNTED_AT_ONCE: Final = 20_000
 
 
 def preview(correction: UsageCorrection, *, actor: Actor, at: datetime) -> dict[str, Any]:
     """Return the quantities before and after by customer, meter and month, as `quantity_changes.compared` has them.
 
-    Usage that comes in meanwhile is in one of the two readings only. Of more than 2,000 rows those with the most
-    events are read. To be called within a transaction that holds the correction.
+    The events are settled in the steps of the real run, so that memory does not grow with their number, and hours
+    counted anew once at the end: no fold runs from then on, and both readings are moments apart however many events
+    there are. Usage that comes in between the two is in the second one only. Of more than 2,000 rows those with the
+    most events are read.
 
-    Raises: CorrectionNotCountable.
+    Raises: CorrectionNotCountable; CorrectionTooLarge where it takes too long.
     """
+    ends_at = time.monotonic() + LONGEST_SECONDS
     batch_ids: list[int] = []
+    moments: list[tuple[int, datetime]] = []
     with transaction.atomic():
         while items := correction_work.waiting_items(correction, correction_work.EVENTS_AT_ONCE):
-            batch_ids.append(correction_work.settle(correction, items, actor=actor, at=at))
+            settled = correction_work.settle(correction, items, actor=actor, at=at)
+            batch_ids.append(settled.batch_id)
+            moments += settled.moments
+            if len(moments) >= _RECOUNTED_AT_ONCE:
+                recount.recount(spans=recount.spans_of(moments))
+                moments.clear()
+            if time.monotonic() > ends_at:
+                msg = "It could not be previewed in time: it is about too many events. Ask for several, each of fewer."
+                raise CorrectionTooLarge(msg)
+        recount.recount(spans=recount.spans_of(moments))
         applied, skipped = _settled(correction.pk)
         touched = quantity_changes.with_carried(_touched(batch_ids), at=at)
         after = quantity_changes.read(touched)

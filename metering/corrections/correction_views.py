@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from django.contrib import messages
-from django.http import HttpResponseBase
+from django.http import HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
 from django.utils import timezone
@@ -81,7 +81,7 @@ def _ask(request: StaffRequest) -> UsageCorrection:
         at=at,
     )
     try:
-        return corrections.preview_correction(correction_id=correction.pk, actor=actor, at=at)
+        return corrections.ask_preview(correction_id=correction.pk, actor=actor, at=at)
     except CountinghouseError:
         corrections.drop_correction(correction_id=correction.pk, actor=actor, at=at)
         raise
@@ -95,7 +95,7 @@ def correction_page(request: StaffRequest, correction_id: int) -> HttpResponseBa
     settled = correction.applied + correction.skipped
     percent = settled * 100 // correction.events
     if request.headers.get("HX-Request"):
-        return fragment(
+        answer: HttpResponse = fragment(
             request,
             "metering/correction_progress.html",
             correction=correction,
@@ -103,6 +103,10 @@ def correction_page(request: StaffRequest, correction_id: int) -> HttpResponseBa
             percent=percent,
             asked_for=correction_words.events_asked_for(correction),
         )
+        if not correction.is_being_worked_on:
+            # There is more to be seen now than this part of the page.
+            answer["HX-Refresh"] = "true"
+        return answer
     items = list(correction.items.order_by("customer_id", "time", "key")[:_ITEMS_SHOWN])
     return page(
         request,
@@ -113,7 +117,7 @@ def correction_page(request: StaffRequest, correction_id: int) -> HttpResponseBa
         settled=settled,
         percent=percent,
         asked_for=correction_words.events_asked_for(correction),
-        preview=correction.preview or {},
+        preview=None if correction.preview_asked_at else correction.preview,
         rows=correction_words.changes_of(correction.preview or {})[:200],
         items=_with_events(items),
         needs_approval=corrections.needs_approval(correction),
@@ -133,6 +137,22 @@ def _with_events(items: Sequence[UsageCorrectionItem]) -> list[tuple[UsageCorrec
         )
     }
     return [(item, events.get(item.key)) for item in items]
+
+
+@require_POST
+@staff_page(Permission.CORRECT_USAGE)
+def take_preview(request: StaffRequest, correction_id: int) -> HttpResponseBase:
+    """Work out anew what a draft would change."""
+    attempt(
+        request,
+        lambda: corrections.ask_preview(correction_id=correction_id, actor=actor_of(request), at=timezone.now()),
+        _said_of_preview,
+    )
+    return redirect("metering:correction", correction_id)
+
+
+def _said_of_preview(correction: UsageCorrection) -> str:
+    return "It is being worked out." if correction.preview_asked_at else "This is what would change."
 
 
 @require_POST
@@ -186,7 +206,7 @@ def revert(request: StaffRequest, correction_id: int) -> HttpResponseBase:
         asked = corrections.request_revert(
             correction_id=correction_id, reason=request.POST.get("reason", ""), actor=actor, at=at
         )
-        return corrections.preview_correction(correction_id=asked.pk, actor=actor, at=at)
+        return corrections.ask_preview(correction_id=asked.pk, actor=actor, at=at)
 
-    done = attempt(request, ask, "This is what the revert would change.")
+    done = attempt(request, ask, _said_of_preview)
     return redirect("metering:correction", done.pk if done else correction_id)

@@ -67,7 +67,8 @@ def _apply_some(*, correction_id: int, limit: int, actor: Actor, at: datetime) -
         return 0
     items = waiting_items(correction, limit)
     if items:
-        settle(correction, items, actor=actor, at=at)
+        settled = settle(correction, items, actor=actor, at=at)
+        recount.recount(spans=recount.spans_of(settled.moments))
         correction.applied += sum(item.state == State.APPLIED for item in items)
         correction.skipped += sum(item.state == State.SKIPPED for item in items)
     if len(items) < limit:
@@ -119,13 +120,21 @@ def waiting_items(correction: UsageCorrection, limit: int) -> list[UsageCorrecti
     return list(items.order_by("customer_id", "time", "key")[:limit])
 
 
-def settle(correction: UsageCorrection, items: Sequence[UsageCorrectionItem], *, actor: Actor, at: datetime) -> int:
-    """Amend the events of these items, count what takes their place, and make the totals of their hours anew.
+class Settled(NamedTuple):
+    """What a step of a correction did: its batch, 0 where all were left out, and whose totals change at which times."""
 
-    To be called within a transaction that holds the correction. Returns the batch's id, 0 where all were left out.
+    batch_id: int
+    moments: list[tuple[int, datetime]]
+
+
+def settle(correction: UsageCorrection, items: Sequence[UsageCorrectionItem], *, actor: Actor, at: datetime) -> Settled:
+    """Amend the events of these items and count what takes their place; the hours have to be counted anew thereafter.
+
+    To be called within a transaction that is rolled back or holds the correction.
 
     Raises: CorrectionNotCountable.
     """
+    storage.find_by_index()
     with connection.wrap_database_errors, storage.server_side_cursor() as cursor:
         # Locks in the order of senders: months, events, identities, series; then the fold.
         wanted = _replacements_of(correction, items)
@@ -139,7 +148,7 @@ def settle(correction: UsageCorrection, items: Sequence[UsageCorrectionItem], *,
         )
         _mark(items, plan, counted, batch_id=batch_id)
         if not plan.amendments:
-            return 0
+            return Settled(0, [])
         insert_amendments(plan.amendments, batch_id=batch_id)
         store_counted(cursor, admitted=counted, batch_id=batch_id)
         moments = [(place.customer_id, place.time) for place, _, _ in plan.amendments]
@@ -161,8 +170,7 @@ def settle(correction: UsageCorrection, items: Sequence[UsageCorrectionItem], *,
                 amended=len({place.key for place, _, _ in plan.amendments}),
             ),
         )
-    recount.recount(spans=recount.spans_of(moments))
-    return batch_id
+    return Settled(batch_id, moments)
 
 
 def place_of(item: UsageCorrectionItem) -> Place:

@@ -7,22 +7,25 @@ run, which sees a correction as usage that came late.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
 from django.urls import reverse
 
 from accounts import approvals, audit
 from accounts.access import Actor, Permission
 from accounts.constraints import named
+from accounts.errors import CountinghouseError
 from accounts.models import ApprovalRequest
 from accounts.nudges import nudge
-from metering.corrections import correction_preview, correction_selection, correction_words
+from metering.corrections import correction_preview, correction_selection, correction_words, fingerprints
 from metering.corrections.correction_selection import EventFilter, NamedEvent
+from metering.corrections.errors import CorrectionChanged
 from metering.errors import (
     CorrectionAlreadyReverted,
     CorrectionNeedsReason,
@@ -34,8 +37,12 @@ from metering.errors import (
 )
 from metering.models import UsageCorrection
 
+logger = logging.getLogger(__name__)
+
 APPROVAL_KIND = "usage_correction"
 APPLY_CORRECTIONS = "metering.tasks.apply_corrections"
+PREVIEW_CORRECTIONS = "metering.tasks.preview_corrections"
+EVENTS_PREVIEWED_AT_ONCE = 1_000
 Kind, Status = UsageCorrection.Kind, UsageCorrection.Status
 
 
@@ -164,28 +171,100 @@ def _drafted(correction: UsageCorrection, count: int, *, actor: Actor, at: datet
     return correction
 
 
-@transaction.atomic
-def preview_correction(*, correction_id: int, actor: Actor, at: datetime) -> UsageCorrection:
-    """Work out what a draft changes for whom, and keep it: the real run, rolled back.
+def ask_preview(*, correction_id: int, actor: Actor, at: datetime) -> UsageCorrection:
+    """Preview a draft: at once, or by a worker where it is about more than 1,000 events.
+
+    Asking again for one that is being previewed changes nothing.
 
     Raises: PermissionMissing, CorrectionUnknown, CorrectionNotDraft, CorrectionNotCountable.
     """
     actor.require(Permission.CORRECT_USAGE)
-    correction = _locked(correction_id)
-    if correction.status != Status.DRAFT:
-        raise CorrectionNotDraft
-    correction.preview = correction_preview.preview(correction, actor=actor, at=at)
-    correction.previewed_at = at
-    correction.save(update_fields=["preview", "previewed_at"])
+    correction = _asked_of_a_worker(correction_id, actor=actor, at=at)
+    return correction or preview_correction(correction_id=correction_id, actor=actor, at=at)
+
+
+@transaction.atomic
+def _asked_of_a_worker(correction_id: int, *, actor: Actor, at: datetime) -> UsageCorrection | None:
+    correction = _locked_draft(correction_id)
+    if correction.events <= EVENTS_PREVIEWED_AT_ONCE:
+        return None
+    if correction.preview_asked_at is None:
+        correction.preview_asked_at, correction.last_error = at, ""
+        correction.save(update_fields=["preview_asked_at", "last_error"])
+        audit.record(actor=actor, verb="usage_correction.preview_asked", subject=correction, at=at)
+    nudge(PREVIEW_CORRECTIONS)
+    return correction
+
+
+def work_out_previews(*, is_time_up: Callable[[], bool], clock: Callable[[], datetime]) -> None:
+    """Work out the previews that people wait for, and begin none once time is up; what is refused is noted.
+
+    One that another worker is at is left to it.
+    """
+    actor = Actor.system("corrections")
+    asked = UsageCorrection.objects.exclude(preview_asked_at=None).order_by("preview_asked_at")
+    for correction_id in list(asked.values_list("pk", flat=True)):
+        if is_time_up():
+            return
+        _work_out_preview(correction_id, actor=actor, clock=clock)
+
+
+def _work_out_preview(correction_id: int, *, actor: Actor, clock: Callable[[], datetime]) -> None:
+    error = ""
+    try:
+        with transaction.atomic():
+            if _is_first_at(correction_id):
+                preview_correction(correction_id=correction_id, actor=actor, at=clock())
+    except CountinghouseError as refusal:
+        error = str(refusal)
+    except DatabaseError as failure:
+        # Asked for again and again, it would keep all others from being worked on.
+        logger.warning("correction %s cannot be previewed", correction_id, exc_info=True)
+        error = str(failure).partition("\n")[0]
+    if error:
+        UsageCorrection.objects.filter(pk=correction_id, status=Status.DRAFT).update(
+            preview_asked_at=None, last_error=error
+        )
+
+
+def _is_first_at(correction_id: int) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_try_advisory_xact_lock(hashtextextended('metering.correction_preview ' || %s, 0))",
+            [correction_id],
+        )
+        (is_first,) = cursor.fetchone()
+    return bool(is_first)
+
+
+def preview_correction(*, correction_id: int, actor: Actor, at: datetime) -> UsageCorrection:
+    """Work out what a draft changes for whom, and keep it: the real run, rolled back, as of `at`.
+
+    The draft is not held meanwhile, for that may take minutes: it may be dropped, and then nothing is kept.
+
+    Raises: PermissionMissing, CorrectionUnknown, CorrectionNotDraft, CorrectionNotCountable, CorrectionTooLarge.
+    """
+    actor.require(Permission.CORRECT_USAGE)
+    with transaction.atomic():
+        draft = _locked_draft(correction_id)
+    fingerprint = fingerprints.of_correction(draft)
+    found = correction_preview.preview(draft, actor=actor, at=at)
+    with transaction.atomic():
+        correction = _locked_draft(correction_id)
+        correction.preview, correction.previewed_at, correction.fingerprint = found, at, fingerprint
+        correction.preview_asked_at, correction.last_error = None, ""
+        correction.save(update_fields=["preview", "previewed_at", "fingerprint", "preview_asked_at", "last_error"])
     return correction
 
 
 def submit_correction(*, correction_id: int, actor: Actor, at: datetime) -> UsageCorrection:
     """Let a previewed draft be applied: at once below the limit, above it once a second person approved.
 
+    What is applied is what was previewed: where anything has changed since that it would come to, it is refused.
     Asking again for one that is submitted already returns it as it is.
 
-    Raises: PermissionMissing, CorrectionUnknown, CorrectionNotDraft, CorrectionNotPreviewed, ApprovalNeedsAPerson.
+    Raises: PermissionMissing, CorrectionUnknown, CorrectionNotDraft, CorrectionNotPreviewed, CorrectionChanged,
+    ApprovalNeedsAPerson.
     """
     actor.require(Permission.CORRECT_USAGE)
     return _submit(correction_id, actor=actor, at=at)
@@ -198,8 +277,10 @@ def _submit(correction_id: int, *, actor: Actor, at: datetime) -> UsageCorrectio
         raise CorrectionNotDraft
     if correction.status != Status.DRAFT:
         return correction
-    if correction.preview is None:
+    if correction.preview is None or correction.preview_asked_at is not None:
         raise CorrectionNotPreviewed
+    if fingerprints.of_correction(correction) != correction.fingerprint:
+        raise CorrectionChanged
     if not needs_approval(correction):
         return _approve(correction, verb="usage_correction.submitted", actor=actor, at=at)
     approvals.request_approval(
@@ -239,8 +320,8 @@ def drop_correction(*, correction_id: int, actor: Actor, at: datetime) -> UsageC
         return correction
     if correction.status != Status.DRAFT:
         raise CorrectionNotDraft
-    correction.status = Status.DROPPED
-    correction.save(update_fields=["status"])
+    correction.status, correction.preview_asked_at = Status.DROPPED, None
+    correction.save(update_fields=["status", "preview_asked_at"])
     audit.record(actor=actor, verb="usage_correction.dropped", subject=correction, at=at)
     return correction
 
@@ -254,6 +335,13 @@ def _locked(correction_id: int) -> UsageCorrection:
     correction = UsageCorrection.objects.select_for_update(no_key=True).filter(pk=correction_id).first()
     if correction is None:
         raise CorrectionUnknown
+    return correction
+
+
+def _locked_draft(correction_id: int) -> UsageCorrection:
+    correction = _locked(correction_id)
+    if correction.status != Status.DRAFT:
+        raise CorrectionNotDraft
     return correction
 
 
@@ -283,23 +371,13 @@ def _summary(correction: UsageCorrection) -> dict[str, Any]:
 
 def _content(correction_id: int) -> Mapping[str, Any]:
     correction = UsageCorrection.objects.get(pk=correction_id)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT encode(sha256(convert_to(coalesce(string_agg(key || coalesce(changes::text, ''), E'\\n'
-                ORDER BY key), ''), 'UTF8')), 'hex')
-            FROM metering_usagecorrectionitem WHERE correction_id = %s
-            """,
-            [correction_id],
-        )
-        (items,) = cursor.fetchone()
     return {
         "kind": correction.kind,
         "reason": correction.reason,
         "events": correction.events,
         "changes": correction.changes,
         "reverts": correction.reverts_id,
-        "items": items,
+        "fingerprint": fingerprints.of_correction(correction),
     }
 
 

@@ -14,7 +14,7 @@ class UsageCorrection(models.Model):
     """A decision about accepted events: they no longer count, count as something else, or count again (a revert).
 
     `changes` are the values that replace those of every event; where events have values of their own, the items hold
-    them. `preview` is what it would change, as it stood at `previewed_at`.
+    them. `preview` is what it would change, as it stood at `previewed_at`; `fingerprint` is of all that decided it.
     """
 
     class Kind(models.TextChoices):
@@ -41,6 +41,8 @@ class UsageCorrection(models.Model):
     events = models.PositiveIntegerField()
     preview = models.JSONField(null=True)
     previewed_at = models.DateTimeField(null=True)
+    preview_asked_at = models.DateTimeField("asked to be previewed by a worker", null=True)
+    fingerprint = models.CharField(max_length=64, blank=True, db_default="")
     approved_at = models.DateTimeField(null=True)
     applied_at = models.DateTimeField(null=True)
     applied = models.PositiveIntegerField(default=0)
@@ -69,6 +71,9 @@ class UsageCorrection(models.Model):
             models.CheckConstraint(
                 condition=~Q(status="applied") | Q(applied_at__isnull=False, approved_at__isnull=False),
                 name="applied_correction_was_approved",
+            ),
+            models.CheckConstraint(
+                condition=Q(preview_asked_at__isnull=True) | Q(status="draft"), name="only_a_draft_is_being_previewed"
             ),
         )
         triggers = (
@@ -103,6 +108,11 @@ class UsageCorrection(models.Model):
 
     def __str__(self) -> str:
         return f"correction {self.pk}"
+
+    @property
+    def is_being_worked_on(self) -> bool:
+        """Whether a worker has something to do about it: its preview, or what was approved."""
+        return self.preview_asked_at is not None or self.status == self.Status.APPROVED
 
 
 class UsageCorrectionItem(models.Model):

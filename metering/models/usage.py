@@ -304,25 +304,39 @@ class UsageEvent(models.Model):
         return f"{self.source} {self.event_id}"
 
 
+# Planned anew for each statement (EXECUTE) and by index, see `storage.find_by_index`: else the plan of a session that
+# began with an empty table would read all of the table for each event. The events are locked first, so that of two who
+# amend one at once the second sees what the first did.
 _COUNTS_ONCE_OR_NOT = f"""
-    SELECT series_ids INTO own FROM usage_event
-    WHERE customer_id = NEW.customer_id AND time = NEW.time AND key = NEW.key FOR NO KEY UPDATE;
-    IF own IS NULL THEN
+    PERFORM set_config('enable_seqscan', 'off', true);
+    EXECUTE $check$
+        WITH amended AS MATERIALIZED (SELECT DISTINCT customer_id, time, key FROM added), event AS MATERIALIZED (
+            SELECT customer_id, time, key FROM amended JOIN usage_event AS event USING (customer_id, time, key)
+            ORDER BY customer_id, time, key FOR NO KEY UPDATE OF event
+        )
+        SELECT (SELECT count(*) FROM amended) - (SELECT count(*) FROM event)
+    $check$ INTO wrong;
+    IF wrong > 0 THEN
         {refusal("amendment_is_of_an_event", "Only an event that is here can be amended.")}
     END IF;
-    IF EXISTS (
-        SELECT FROM (
-            SELECT series_id, count(*) AS times FROM unnest(NEW.series_ids) AS named(series_id) GROUP BY series_id
-        ) AS wanted
-        WHERE times > 1 OR NEW.sign + (wanted.series_id = ANY(own))::int + coalesce((
-            SELECT sum(sign) FROM usage_amendment AS earlier
-            WHERE earlier.customer_id = NEW.customer_id AND earlier.time = NEW.time AND earlier.key = NEW.key
-              AND wanted.series_id = ANY(earlier.series_ids)
-        ), 0) NOT IN (0, 1)
-    ) THEN
+    EXECUTE $check$
+        SELECT count(*) FROM (SELECT DISTINCT customer_id, time, key FROM added) AS amended
+        JOIN usage_event AS event USING (customer_id, time, key)
+        CROSS JOIN LATERAL (
+            SELECT series_id FROM (
+                SELECT unnest(event.series_ids) AS series_id, 1 AS sign
+                UNION ALL
+                SELECT unnest(fact.series_ids), fact.sign FROM usage_amendment AS fact
+                WHERE fact.customer_id = event.customer_id AND fact.time = event.time AND fact.key = event.key
+            ) AS named
+            GROUP BY series_id HAVING sum(sign) NOT IN (0, 1)
+        ) AS miscounted
+    $check$ INTO wrong;
+    PERFORM set_config('enable_seqscan', scans, true);
+    IF wrong > 0 THEN
         {refusal("amended_event_counts_once_or_not", "An event counts in a series once or not at all.")}
     END IF;
-    RETURN NEW;
+    RETURN NULL;
 """  # noqa: S608 -- built from constants
 
 
@@ -349,12 +363,13 @@ class UsageAmendment(models.Model):
         )
         triggers = (
             *append_only("usage_amendment", sentence="An amendment is a fact: it is amended, never changed."),
-            # The event's row is locked, so that of two who amend it at once the second sees what the first did.
             pgtrigger.Trigger(
                 name="amended_event_counts_once_or_not",
-                when=pgtrigger.Before,
+                level=pgtrigger.Statement,
+                when=pgtrigger.After,
                 operation=pgtrigger.Insert,
-                declare=[("own", "bigint[]")],
+                referencing=pgtrigger.Referencing(new="added"),  # type: ignore[no-untyped-call]
+                declare=[("wrong", "bigint"), ("scans", "text := current_setting('enable_seqscan')")],
                 func=_COUNTS_ONCE_OR_NOT,
             ),
             # Nobody can read any more what such an event adds to a total, so that none could follow.

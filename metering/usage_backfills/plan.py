@@ -6,7 +6,7 @@ from typing import Any
 
 from django.db import connection
 
-from accounts.canonical import canonical_hash
+from metering.corrections.fingerprints import DIGEST, hash_of
 from metering.models import UsageBackfill
 from metering.usage_backfills.errors import UsageBackfillTooLarge
 from metering.usage_backfills.records import MOST_EVENTS, Mode
@@ -82,10 +82,6 @@ _NOTE_NOT_SENT = """
     FROM scope WHERE scope.counts AND NOT EXISTS (SELECT FROM sent WHERE sent.key = scope.key OFFSET 0)
     LIMIT %(limit)s
 """
-
-_DIGEST = (
-    "count(*), coalesce(sum(hashtextextended({0}, 0)::numeric), 0), coalesce(bit_xor(hashtextextended({0}, 1)), 0)"
-)
 
 # Whether an event that is filled in counts already is not in it: it comes to the same.
 _FINGERPRINT = """
@@ -171,12 +167,12 @@ def find_what_is_there(backfill: UsageBackfill) -> int:
 
 def noted(backfill: UsageBackfill) -> str:
     """Return a hash of the counted events that are noted to be met."""
-    digest = _DIGEST.format("item.kind || item.key::text")
+    digest = DIGEST.format("item.kind || item.key::text")
     query = (
         f"SELECT 'noted', {digest} FROM metering_usagebackfillitem AS item"  # noqa: S608 -- built from constants
         " WHERE backfill_id = %(backfill)s AND (kind = 'there' OR there_time IS NOT NULL)"
     )
-    return _hash_of(query, {"backfill": backfill.pk})
+    return hash_of(query, {"backfill": backfill.pk})
 
 
 def fingerprint_of_closing(backfill: UsageBackfill) -> str:
@@ -184,21 +180,21 @@ def fingerprint_of_closing(backfill: UsageBackfill) -> str:
     scope, parameters = _scope_of(backfill)
     query = _FINGERPRINT.format(
         scope=scope,
-        sent=_DIGEST.format("key::text || content_hash::text || is_erased::text"),
-        key=_DIGEST.format("item.key::text"),
-        owner=_DIGEST.format("assignment.customer_id || ' ' || subject.name || ' ' || assignment.valid_during::text"),
-        meter=_DIGEST.format("version.id::text"),
+        sent=DIGEST.format("key::text || content_hash::text || is_erased::text"),
+        key=DIGEST.format("item.key::text"),
+        owner=DIGEST.format("assignment.customer_id || ' ' || subject.name || ' ' || assignment.valid_during::text"),
+        meter=DIGEST.format("version.id::text"),
     )
-    return _hash_of(query, parameters)
+    return hash_of(query, parameters)
 
 
 def fingerprint_of_revert(backfill: UsageBackfill) -> str:
     """Return a hash of what the backfill did and of all that was decided of those events, as it stands now."""
     query = _UNDOING.format(
-        done=_DIGEST.format("item.key::text || item.state"),
-        amended=_DIGEST.format("amendment.key::text || amendment.batch_id || amendment.sign"),
+        done=DIGEST.format("item.key::text || item.state"),
+        amended=DIGEST.format("amendment.key::text || amendment.batch_id || amendment.sign"),
     )
-    return _hash_of(query, {"backfill": backfill.pk})
+    return hash_of(query, {"backfill": backfill.pk})
 
 
 def _scope_of(backfill: UsageBackfill) -> tuple[str, dict[str, Any]]:
@@ -213,10 +209,3 @@ def _scope_of(backfill: UsageBackfill) -> tuple[str, dict[str, Any]]:
         "replaces": replaces,
     }
     return _SCOPE.format(scope=_ALL if replaces else _AMENDED), parameters
-
-
-def _hash_of(query: str, parameters: dict[str, Any]) -> str:
-    with connection.cursor() as cursor:
-        cursor.execute(query, parameters)
-        found = {name: [str(part) for part in parts] for name, *parts in cursor.fetchall()}
-    return canonical_hash(found).hex()

@@ -96,6 +96,7 @@ def settle(backfill: UsageBackfill, items: Sequence[Item], *, actor: Actor, at: 
     To be called within a transaction that holds the backfill.
     """
     too_many: dict[str, str] = {}
+    storage.find_by_index()
     while True:
         try:
             # What turns out to be too much is undone as a whole, for an identity once taken belongs to an event.

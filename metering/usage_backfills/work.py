@@ -121,6 +121,7 @@ def undo(backfill: UsageBackfill, items: Sequence[Done], *, actor: Actor, at: da
     Returns why an event could not be undone, by item: because another correction has changed it since, or its data are
     gone. To be called within a transaction that holds the backfill.
     """
+    storage.find_by_index()
     with connection.wrap_database_errors, storage.server_side_cursor() as cursor:
         batch_id = storage.begin_batch(cursor, months=[])
         with connection.cursor() as plain:

@@ -325,6 +325,8 @@ def test_a_replacement_that_cannot_be_counted_refuses_the_whole(
 def test_two_corrections_of_one_event_void_it_once(customer: Customer) -> None:
     make.ingested(make.event("e1", seconds="2"), make.event("e2", seconds="3"))
     first, second = drafted(named("e1")), drafted(named("e1", "e2"))
+    make_corrections.submitted(first)
+    make_corrections.submitted(second)
 
     make_corrections.applied(first)
     done = make_corrections.applied(second)

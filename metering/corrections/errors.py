@@ -1,0 +1,11 @@
+"""What corrections refuse beside what `metering.errors` names."""
+
+from __future__ import annotations
+
+from accounts.errors import CountinghouseError
+
+
+class CorrectionChanged(CountinghouseError):
+    """Since the preview something has changed that the correction would come to; preview it again."""
+
+    code = "correction_changed"
