@@ -4,9 +4,11 @@
 server of the tests runs for as long as pytest does; each xdist worker holds it, and the last one stops it.
 """
 
+import os
 from contextlib import ExitStack
 from typing import Any
 
+import hypothesis
 import pytest
 from django.conf import settings
 from django.db import connection
@@ -15,6 +17,11 @@ from config.database import DATA_FOLDER, database
 from config.database_url import connection_settings
 
 _server = ExitStack()
+
+# The same code gives the same result. HYPOTHESIS_PROFILE=explore looks for examples that nobody has tried yet.
+hypothesis.settings.register_profile("steady", derandomize=True)
+hypothesis.settings.register_profile("explore", derandomize=False)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "steady")
 
 
 def pytest_configure(config: pytest.Config) -> None:

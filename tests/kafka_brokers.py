@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 from confluent_kafka import Producer
 
+from tests.patience import PATIENCE_SECONDS
+
 # The cluster lives inside of a client and ends with it. A topic is made, with four partitions, when it is first named.
 # Its brokers let a new group wait three seconds for more members, and only the library itself can tell them otherwise.
 _HOLD = """
@@ -44,7 +46,7 @@ def running_brokers(count: int = 3) -> Iterator[str]:
         yield holder.stdout.readline().strip()
     finally:
         holder.stdin.close()
-        holder.wait(timeout=20)
+        holder.wait(timeout=PATIENCE_SECONDS)
         holder.stdout.close()
 
 

@@ -15,6 +15,7 @@ from accounts.access import Actor, Permission, Role
 from accounts.errors import CountinghouseError, CustomerUnknown
 from accounts.models import ApprovalRequest, Customer
 from tests import make_accounts as make
+from tests.patience import PATIENCE_SECONDS
 
 NOON = datetime(2026, 10, 1, 12, tzinfo=UTC)
 
@@ -24,7 +25,7 @@ def at_the_same_moment(*acts: Callable[[], object]) -> list[object]:
     barrier = Barrier(len(acts))
 
     def run(act: Callable[[], object]) -> object:
-        barrier.wait(timeout=10)
+        barrier.wait(timeout=PATIENCE_SECONDS)
         try:
             return act()
         except CountinghouseError as error:

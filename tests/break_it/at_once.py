@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from django.db import connections
 
 from accounts.errors import CountinghouseError
+from tests.patience import PATIENCE_SECONDS
 
 
 def at_once(*acts: Callable[[], object]) -> list[object]:
@@ -20,7 +21,7 @@ def at_once(*acts: Callable[[], object]) -> list[object]:
 
     def run(act: Callable[[], object]) -> object:
         try:
-            start.wait(timeout=20)
+            start.wait(timeout=PATIENCE_SECONDS)
             return act()
         except CountinghouseError as refusal:
             return refusal

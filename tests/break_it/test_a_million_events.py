@@ -22,6 +22,7 @@ from django.conf import settings
 
 from config.embedded_postgres import embedded_postgres, embedded_url
 from tests.break_it import million
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.xdist_group("embedded postgres")
 
@@ -119,7 +120,7 @@ class House:
 
     def ask(self, program: str) -> object:
         process = self.start("-c", f"import django; django.setup()\n{program}")
-        output, _ = process.communicate(timeout=300)
+        output, _ = process.communicate(timeout=900)
         assert process.returncode == 0
         return json.loads(output)
 
@@ -132,7 +133,7 @@ class House:
 
 def _end(process: subprocess.Popen[str]) -> None:
     process.terminate()
-    process.wait(timeout=30)
+    process.wait(timeout=PATIENCE_SECONDS)
     assert process.stdout
     process.stdout.close()
 
@@ -149,7 +150,7 @@ def house() -> Iterator[House]:
 
 def test_a_million_events_are_counted_once_whatever_is_killed_meanwhile(house: House) -> None:
     migrating = house.start("manage.py", "migrate", "--verbosity", "0")
-    assert migrating.wait(timeout=120) == 0
+    assert migrating.wait(timeout=PATIENCE_SECONDS * 5) == 0
     secret = str(house.ask(PREPARE))
     server = house.start(
         *("-m", "gunicorn", "--no-control-socket", "config.wsgi", "--log-level", "critical"),
@@ -161,7 +162,7 @@ def test_a_million_events_are_counted_once_whatever_is_killed_meanwhile(house: H
     ]
 
     killed = kill_until_done(house, server, senders)
-    told = [json.loads(sender.communicate(timeout=60)[0]) for sender in senders]
+    told = [json.loads(sender.communicate(timeout=PATIENCE_SECONDS)[0]) for sender in senders]
     found = house.ask(TELL)
 
     assert killed["workers"] >= 5
@@ -176,12 +177,12 @@ def test_a_million_events_are_counted_once_whatever_is_killed_meanwhile(house: H
 def kill_until_done(
     house: House, server: subprocess.Popen[str], senders: list[subprocess.Popen[str]]
 ) -> dict[str, int]:
-    """Kill at random moments while the senders send; give up after ten minutes."""
+    """Kill at random moments while the senders send; give up after half an hour."""
     chance = random.Random(2026)  # noqa: S311 -- any moments will do
     killed = {"workers": 0, "folds": 0, "databases": 0}
     marks = [million.EVENTS * 3 // 10, million.EVENTS * 7 // 10]
     fold = house.start("-c", f"import django; django.setup()\n{FOLD}")
-    ends_at = time.monotonic() + 600
+    ends_at = time.monotonic() + 1_800
     while any(sender.poll() is None for sender in senders):
         assert time.monotonic() < ends_at, "the senders do not come to an end"
         time.sleep(chance.uniform(1, 4))
@@ -192,7 +193,7 @@ def kill_until_done(
         if fold.poll() is not None or chance.random() < 0.2:
             killed["folds"] += fold.poll() is None
             fold.kill()
-            fold.wait(timeout=20)
+            fold.wait(timeout=PATIENCE_SECONDS)
             fold = house.start("-c", f"import django; django.setup()\n{FOLD}")
         if chance.random() < 0.5 and (workers := psutil.Process(server.pid).children()):
             with suppress(psutil.NoSuchProcess):

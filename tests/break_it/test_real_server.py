@@ -15,6 +15,7 @@ from django.utils import timezone
 from metering.models import UsageBatch, UsageEvent
 from tests import make_accounts
 from tests import make_metering as make
+from tests.patience import PATIENCE_SECONDS
 from tests.web_server import EVENTS, web_server
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -31,7 +32,7 @@ def event(number: int) -> dict[str, object]:
 
 
 def answered(address: tuple[str, int], raw: bytes) -> tuple[int, dict[str, object]]:
-    with socket.create_connection(address, timeout=20) as line:
+    with socket.create_connection(address, timeout=PATIENCE_SECONDS) as line:
         line.sendall(raw)
         line.shutdown(socket.SHUT_WR)
         answer = http.client.HTTPResponse(line)

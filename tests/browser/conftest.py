@@ -28,7 +28,7 @@ CHROMIUM_ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-WAIT_MILLISECONDS = 20_000
+WAIT_MILLISECONDS = 60_000
 
 
 @pytest.fixture(autouse=True)

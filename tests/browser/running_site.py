@@ -22,8 +22,8 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 PROJECT_FOLDER = Path(__file__).resolve().parent.parent.parent
-START_SECONDS = 60
-GRACE_SECONDS = 15
+START_SECONDS = 120
+GRACE_SECONDS = 30
 
 
 class MailServer(Controller):
@@ -50,7 +50,7 @@ class MailServer(Controller):
             self.arrived.append(message_from_bytes(content))
             self._arrival.notify_all()
 
-    def wait_for(self, number: int, *, seconds: float = 60) -> list[Message]:
+    def wait_for(self, number: int, *, seconds: float = 120) -> list[Message]:
         """Return the mails once so many have arrived; fewer are an error."""
         with self._arrival:
             assert self._arrival.wait_for(lambda: len(self.arrived) >= number, timeout=seconds), self.arrived

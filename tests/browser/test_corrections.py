@@ -59,7 +59,7 @@ def test_two_events_of_a_billed_month_are_corrected_where_they_are_found(world: 
     controller.sees("Approved")
 
     page.reload()
-    expect(page.locator("#correction-progress")).to_contain_text("2 of 2 events done", timeout=30_000)
+    expect(page.locator("#correction-progress")).to_contain_text("2 of 2 events done")
 
     clerk.go(f"/usage/after-closing/?month={month:%Y-%m}")
     clerk.sees("−4", "for the next bill", within="main table")

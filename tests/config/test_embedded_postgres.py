@@ -77,19 +77,23 @@ def test_a_second_user_of_a_folder_gets_the_same_server_and_the_last_one_stops_i
 
 def test_two_that_start_at_the_same_moment_share_one_server(folder: Path) -> None:
     program = (
-        "import sys, time\n"
+        "import sys\n"
         "from pathlib import Path\n"
         "from config.embedded_postgres import embedded_postgres\n"
         "with embedded_postgres(Path(sys.argv[1]), durable=False):\n"
         "    print((Path(sys.argv[1]) / 'postmaster.pid').read_text().split()[0], flush=True)\n"
-        "    time.sleep(1)\n"
+        "    sys.stdin.read()\n"
     )
     both = [
-        subprocess.Popen([sys.executable, "-c", program, str(folder)], cwd=PROJECT, stdout=subprocess.PIPE)
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(folder)], cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
         for _ in range(2)
     ]
 
-    pids = [process.communicate()[0] for process in both]
+    pids = [process.stdout.readline() for process in both if process.stdout]
+    for process in both:
+        process.communicate()
 
     assert pids[0] == pids[1]
     assert [process.returncode for process in both] == [0, 0]

@@ -2,7 +2,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,17 +9,18 @@ import psutil
 import pytest
 
 from config import supervisor
+from tests.patience import wait_until
 
 CHILD_WITH_A_CHILD = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
 
 
-def _is_alive(process_group: int) -> bool:
-    """Tell whether a process of the group still runs; one that is dead but not yet collected does not."""
-    return any(
-        _group_of(process.pid) == process_group
+def _alive(process_group: int) -> list[int]:
+    """Return the processes of the group that still run; one that is dead but not yet collected does not."""
+    return [
+        process.pid
         for process in psutil.process_iter(["status"])
-        if process.info["status"] != psutil.STATUS_ZOMBIE
-    )
+        if process.info["status"] != psutil.STATUS_ZOMBIE and _group_of(process.pid) == process_group
+    ]
 
 
 def _group_of(process_id: int) -> int | None:
@@ -33,13 +33,9 @@ def _group_of(process_id: int) -> int | None:
 def test_no_process_nor_its_children_outlive_the_site() -> None:
     with supervisor._running({"web": [sys.executable, "-c", CHILD_WITH_A_CHILD]}) as processes:
         group = processes["web"].pid
-        time.sleep(0.5)
-        alive_inside = _is_alive(group)
+        wait_until(lambda: len(_alive(group)) == 2, "The start of a process and its child")
 
-    time.sleep(0.2)
-
-    assert alive_inside
-    assert not _is_alive(group)
+    wait_until(lambda: not _alive(group), "The end of both")
 
 
 def test_a_process_that_ends_by_itself_is_named() -> None:
@@ -74,7 +70,7 @@ def test_a_signal_stops_what_runs_and_a_second_one_does_not_break_the_stopping(n
 
     assert said.endswith("stopped\n")
     assert site.returncode == 0
-    assert not _is_alive(web)
+    assert not _alive(web)
 
 
 def test_a_database_server_that_died_is_named_with_the_place_of_its_log(tmp_path: Path) -> None:
@@ -107,8 +103,5 @@ def test_the_processes_end_even_when_the_program_that_started_them_was_killed() 
 
         site.kill()
         site.wait()
-        deadline = time.monotonic() + 10
-        while _is_alive(web) and time.monotonic() < deadline:
-            time.sleep(0.1)
 
-    assert not _is_alive(web)
+    wait_until(lambda: not _alive(web), "The end of what it had started")

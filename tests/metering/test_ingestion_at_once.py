@@ -23,6 +23,7 @@ from metering.reading import usage
 from metering.reading.usage import UnseenWindow
 from tests import make_accounts
 from tests import make_metering as make
+from tests.patience import PATIENCE_SECONDS
 from tests.programs import killed_in_a_step
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -145,7 +146,7 @@ def test_senders_of_new_months_make_each_partition_once(shop: Customer) -> None:
     def send(seed: int) -> None:
         mine = batches.copy()
         random.Random(seed).shuffle(mine)  # noqa: S311 -- any order will do
-        start.wait(timeout=20)
+        start.wait(timeout=PATIENCE_SECONDS)
         for batch in mine:
             make.ingested(*batch)
 
@@ -160,7 +161,7 @@ def test_two_contents_of_one_identity_at_once_leave_one_event_and_one_conflict(s
     start = threading.Barrier(2)
 
     def send(seconds: str) -> None:
-        start.wait(timeout=20)
+        start.wait(timeout=PATIENCE_SECONDS)
         results.append(make.ingested(make.event("e1", seconds=seconds, region="eu")))
 
     in_parallel(lambda: send("1"), lambda: send("2"))
@@ -177,11 +178,11 @@ def test_an_event_released_twice_at_once_while_it_is_sent_again_counts_once(shop
     start = threading.Barrier(3)
 
     def release_it() -> None:
-        start.wait(timeout=20)
+        start.wait(timeout=PATIENCE_SECONDS)
         release(event_ids=[waiting], actor=make.SYSTEM, at=make.NOON)
 
     def send_it() -> None:
-        start.wait(timeout=20)
+        start.wait(timeout=PATIENCE_SECONDS)
         make.ingested(make.event("e1", subject="later", seconds="5", region="eu"))
 
     in_parallel(release_it, release_it, send_it)
@@ -198,12 +199,12 @@ def test_a_batch_that_commits_after_a_later_one_is_not_taken_for_seen(shop: Cust
         with transaction.atomic():
             make.ingested(make.event(time="2026-10-01T10:00:00Z", region="eu", seconds="1"))
             early_has_begun.set()
-            assert snapshot_is_taken.wait(timeout=20)
+            assert snapshot_is_taken.wait(timeout=PATIENCE_SECONDS)
         connections.close_all()
 
     sender = threading.Thread(target=commit_late)
     sender.start()
-    assert early_has_begun.wait(timeout=20)
+    assert early_has_begun.wait(timeout=PATIENCE_SECONDS)
     make.ingested(make.event(time="2026-10-01T11:00:00Z", region="eu", seconds="2"))
     snapshot = usage.current_snapshot()
     billed = totals_by_region(shop)

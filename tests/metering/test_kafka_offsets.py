@@ -20,6 +20,7 @@ from metering.sources.kafka_offsets import Place, Sighting, Standing, Stretch
 from tests import make_accounts
 from tests import make_metering as make
 from tests.behind_the_back import execute, refused
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.django_db
 
@@ -148,7 +149,7 @@ def test_readers_of_one_partition_at_the_same_moment_count_each_event_once(shop:
 
     def read() -> None:
         try:
-            start.wait(timeout=20)
+            start.wait(timeout=PATIENCE_SECONDS)
             standings.extend([take_in(stretch(first, first + 20)) for first in range(0, 200, 20)])
         finally:
             connections.close_all()

@@ -27,6 +27,7 @@ from tests.make_backfills import ALL, END, START, asked, counted, customer_with_
 from tests.make_corrections import voided
 from tests.make_metering import NOON
 from tests.parallel import in_parallel
+from tests.patience import PATIENCE_SECONDS
 from tests.programs import killed_in_a_step
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -52,12 +53,12 @@ def test_events_voided_while_a_back_fill_runs_count_in_no_meter(shop: Customer) 
     start = threading.Barrier(3)
 
     def fill() -> None:
-        start.wait(timeout=20)
+        start.wait(timeout=PATIENCE_SECONDS)
         while MeterBackfill.objects.filter(pk=backfill.pk, status=Status.RUNNING).exists():
             count_chunk(backfill_id=backfill.pk, limit=4, at=NOON)
 
     def void() -> None:
-        start.wait(timeout=20)
+        start.wait(timeout=PATIENCE_SECONDS)
         for number in range(0, 60, 3):
             voided(f"e{number}")
 
@@ -130,10 +131,10 @@ def test_it_waits_for_senders_who_may_not_know_the_meter_yet(shop: Customer) -> 
         with transaction.atomic():
             make.ingested(make.event("on its way", time="2026-10-02T00:00:00Z", gb=1000, region="eu"))
             sender_has_begun.set()
-            assert may_go_on.wait(timeout=20)
+            assert may_go_on.wait(timeout=PATIENCE_SECONDS)
 
     def fill() -> None:
-        assert sender_has_begun.wait(timeout=20)
+        assert sender_has_begun.wait(timeout=PATIENCE_SECONDS)
         backfill = asked(late_meter())
         before.append(count_chunk(backfill_id=backfill.pk, at=NOON))
         before.append(MeterBackfill.objects.get().read > 0)

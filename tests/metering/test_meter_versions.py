@@ -23,6 +23,7 @@ from tests import make_metering as make
 from tests.behind_the_back import execute, refused
 from tests.make_metering import NOON, SYSTEM
 from tests.parallel import in_parallel
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.django_db
 
@@ -215,7 +216,7 @@ def test_two_people_who_add_a_version_at_once_add_one_after_the_other_or_are_ref
     outcomes: list[object] = []
 
     def add(path: str) -> None:
-        start.wait(timeout=20)
+        start.wait(timeout=PATIENCE_SECONDS)
         try:
             outcomes.append(changed(meter, MeterReading(value_path=path)).number)
         except MeterVersionTooEarly as refusal:
@@ -238,7 +239,7 @@ def test_a_batch_that_began_before_a_version_was_added_counts_as_one_that_came_a
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
         sender_has_begun.set()
-        assert version_is_there.wait(timeout=20)
+        assert version_is_there.wait(timeout=PATIENCE_SECONDS)
         make.ingested(
             make.event(time=latest.isoformat(), seconds=1),
             make.event(time=(latest + timedelta(seconds=1)).isoformat(), seconds=1),
@@ -246,7 +247,7 @@ def test_a_batch_that_began_before_a_version_was_added_counts_as_one_that_came_a
         )
 
     def change() -> None:
-        assert sender_has_begun.wait(timeout=20)
+        assert sender_has_begun.wait(timeout=PATIENCE_SECONDS)
         with pytest.raises(MeterVersionTooEarly):
             changed(meter, valid_from=latest, at=NOON)
         changed(meter, valid_from=CHANGE, at=NOON)

@@ -18,6 +18,7 @@ from tests import make_accounts
 from tests import make_metering as make
 from tests.make_metering import NOON, SYSTEM
 from tests.parallel import in_parallel
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.django_db
 
@@ -149,7 +150,7 @@ def test_parallel_senders_never_exceed_the_limit_and_agree_which_series_there_ar
     def send(seed: int) -> None:
         names = list(range(20))
         random.Random(seed).shuffle(names)  # noqa: S311 -- any order will do
-        start.wait(timeout=20)
+        start.wait(timeout=PATIENCE_SECONDS)
         for name in names:
             make.ingested(*disks(name))
 
@@ -171,10 +172,10 @@ def test_a_series_that_another_sender_made_meanwhile_is_not_one_too_many(shop: C
         with transaction.atomic():
             accepted.append(make.ingested(*disks("a")).accepted)
             first_holds.set()
-            assert second_waits.wait(timeout=20)
+            assert second_waits.wait(timeout=PATIENCE_SECONDS)
 
     def second() -> None:
-        assert first_holds.wait(timeout=20)
+        assert first_holds.wait(timeout=PATIENCE_SECONDS)
         threading.Timer(0.5, second_waits.set).start()
         accepted.append(make.ingested(*disks("a")).accepted)
 

@@ -20,6 +20,7 @@ from pricing.errors import ContractOverlaps, VersionNotDraft
 from pricing.models import Contract, Price, PriceBookVersion
 from tests import make_accounts
 from tests import make_pricing as make
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.django_db(transaction=True)
 JAN_5 = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -35,7 +36,7 @@ def _at_once(*acts: Callable[[], T]) -> list[T | CountinghouseError]:
     def run(act: Callable[[], T]) -> T | CountinghouseError:
         try:
             connection.ensure_connection()
-            start.wait(timeout=20)
+            start.wait(timeout=PATIENCE_SECONDS)
             return act()
         except CountinghouseError as refusal:
             return refusal
