@@ -145,6 +145,7 @@ def usage_by_day(line: InvoiceLine, series: Sequence[SeriesPart]) -> Chart:
                 customer_id=line.invoice.customer_id,
                 meter_id=meter.pk,
                 aggregation=meter.aggregation,
+                divisor=meter.divisor,
                 edges=cut,
                 series_ids=[part.series_id for part in series],
             )

@@ -81,7 +81,14 @@ def _events(days: list[DayOfUsage], meters: list[Meter]) -> dict[str, dict[date,
 
 def _usage(meter: Meter, first_day: date, at: datetime, customer_id: int | None) -> dict[str, dict[date, Decimal]]:
     cut = [start_of_day(first_day + timedelta(days=offset), "UTC") for offset in range(DAYS_SHOWN + 1)]
-    ask = QuantityAsk(customer_id=customer_id, meter_id=meter.pk, aggregation=meter.aggregation, edges=cut, until=at)
+    ask = QuantityAsk(
+        customer_id=customer_id,
+        meter_id=meter.pk,
+        aggregation=meter.aggregation,
+        divisor=meter.divisor,
+        edges=cut,
+        until=at,
+    )
     found = {first_day + timedelta(days=each.window): each.quantity for each in quantities([ask])}
     return {meter.name: found} if found else {}
 

@@ -18,8 +18,8 @@ _S = TypeVar("_S")
 
 SLOT: Final = timedelta(minutes=5)
 MICROSECONDS_IN_HOUR: Final = 3_600_000_000
-# Only where level x time in microseconds does not divide evenly by an hour.
-GAUGE_PLACES: Final = 18
+# Only of a division that never ends.
+PLACES: Final = 18
 
 ZERO: Final = Decimal(0)
 
@@ -29,6 +29,7 @@ _EXACT: Final = decimal.Context(
     Emin=decimal.MIN_EMIN,
     traps=[decimal.Inexact, decimal.InvalidOperation, decimal.Overflow],
 )
+_MICROSECONDS: Final = Decimal(MICROSECONDS_IN_HOUR)
 _ROUNDED: Final = decimal.Context(
     prec=200, rounding=decimal.ROUND_HALF_UP, traps=[decimal.InvalidOperation, decimal.Overflow]
 )
@@ -77,7 +78,15 @@ class HasState(Protocol):
     def quantity(self) -> Decimal: ...
 
     @property
+    def divisor(self) -> Decimal: ...
+
+    @property
     def state(self) -> State | None: ...
+
+
+def sum_unit(unit: str, divisor: Decimal) -> str:
+    """Return what sums of a meter's values are in before the meter's divisor takes them to its unit."""
+    return unit if divisor == 1 else f"1/{_plain(divisor):f} {unit}"
 
 
 def slots_in(start: datetime, end: datetime) -> int:
@@ -85,18 +94,24 @@ def slots_in(start: datetime, end: datetime) -> int:
     return (end - start) // SLOT
 
 
-def quantity_of(aggregation: str, state: State) -> Decimal:
-    """Return the quantity that a state stands for; exact, but for a gauge that does not divide evenly.
+def quantity_of(aggregation: str, state: State, divisor: Decimal) -> Decimal:
+    """Return the quantity that a state stands for, by the meter's divisor; exact, but for a division that never ends.
 
-    A gauge's quantity is in unit-hours, rounded half up at 18 places where it does not end.
+    A gauge's quantity is in unit-hours. What does not end is rounded half up at 18 places.
     """
     if isinstance(state, Slots):
-        return percentile_95(state.sums.values(), state.size)
+        return in_unit(aggregation, percentile_95(state.sums.values(), state.size), divisor)
     if isinstance(state, Latest):
-        return state.value
+        return in_unit(aggregation, state.value, divisor)
     if isinstance(state, frozenset):
         return Decimal(len(state))
-    return unit_hours(state) if aggregation == Aggregation.GAUGE else state
+    return in_unit(aggregation, state, divisor)
+
+
+def in_unit(aggregation: str, figure: Decimal, divisor: Decimal) -> Decimal:
+    """Return what a figure in values of events (of a gauge: level times microseconds) is in the meter's unit."""
+    per = _EXACT.multiply(divisor, _MICROSECONDS) if aggregation == Aggregation.GAUGE else divisor
+    return figure if per == 1 else divided(figure, per)
 
 
 def joined(aggregation: str, states: Sequence[State]) -> State:
@@ -116,7 +131,7 @@ def combine(aggregation: str, totals: Sequence[HasState]) -> Decimal:
     for total in totals:
         assert total.state is not None, "a state is read wherever a meter has several series"
         states.append(total.state)
-    return quantity_of(aggregation, joined(aggregation, states))
+    return quantity_of(aggregation, joined(aggregation, states), totals[0].divisor)
 
 
 def percentile_95(sums: Iterable[Decimal], slots: int) -> Decimal:
@@ -136,14 +151,12 @@ def percentile_95(sums: Iterable[Decimal], slots: int) -> Decimal:
     return seen[rank - slots + len(seen)]
 
 
-def unit_hours(area: Decimal) -> Decimal:
-    """Return level times microseconds as level times hours; exact, or rounded half up at 18 places if it never ends."""
-    digits = int("".join(map(str, area.as_tuple().digits)))
-    # 3,600,000,000 is nine times a number of twos and fives: only by the nine can a division go on for ever.
-    if digits % 9 == 0:
-        return _plain(_EXACT.divide(area, Decimal(MICROSECONDS_IN_HOUR)))
-    hours = _ROUNDED.divide(area, Decimal(MICROSECONDS_IN_HOUR))
-    return _plain(hours.quantize(Decimal(1).scaleb(-GAUGE_PLACES), context=_ROUNDED))
+def divided(figure: Decimal, divisor: Decimal) -> Decimal:
+    """Divide; exact where it ends within 200 digits, as nearly all that ends does, or rounded half up at 18 places."""
+    try:
+        return _plain(_EXACT.divide(figure, divisor))
+    except decimal.Inexact:
+        return _plain(_ROUNDED.divide(figure, divisor).quantize(Decimal(1).scaleb(-PLACES), context=_ROUNDED))
 
 
 def part_changed(before: Decimal, after: Decimal, *, places: int) -> Decimal:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import count
+from typing import Any
 
 from django.db import connection
 
@@ -16,6 +17,7 @@ from metering.ingestion import IngestResult, ingest
 from metering.invariants import RULES
 from metering.meters.meters import THE_BEGINNING, define_meter
 from metering.models import Meter, SubjectAssignment, UsageBatch
+from metering.reading.quantities import QuantityAsk
 from metering.reading.usage import SeriesTotal, UsageWindow, series_totals
 from tests import make_accounts
 
@@ -35,6 +37,7 @@ def meter(
     value_path: str = "seconds",
     event_filter: Mapping[str, str | int | bool] | None = None,
     conversion: Decimal = Decimal(1),
+    divisor: Decimal = Decimal(1),
     dimensions: Sequence[str] = (),
     counts_from: datetime = THE_BEGINNING,
 ) -> Meter:
@@ -49,10 +52,23 @@ def meter(
         event_filter=event_filter,
         conversion=conversion,
         unit="s",
+        divisor=divisor,
         dimensions=dimensions,
         counts_from=counts_from,
         actor=SYSTEM,
         at=LONG_AGO,
+    )
+
+
+def ask(customer: Customer, meter: Meter, edges: Sequence[datetime], **more: Any) -> QuantityAsk:
+    """Ask for a customer's quantities of a meter in the windows between edges."""
+    return QuantityAsk(
+        customer_id=customer.pk,
+        meter_id=meter.pk,
+        aggregation=meter.aggregation,
+        divisor=meter.divisor,
+        edges=edges,
+        **more,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, Self
 from django.db import connection
 from django.db.models import QuerySet
 
+from metering.aggregations import sum_unit
 from metering.models import ControlTotal, UsageBatch
 
 
@@ -52,7 +53,7 @@ class HourLine:
     """One hour of what one source sent: of a meter, or (None) of all events of a type.
 
     `expected` and `expected_sum` are what the source says, None where it says nothing. `received` events are those
-    that `counted`, wait in quarantine, or were discarded there.
+    that `counted`, wait in quarantine, or were discarded there. `unit` is that of sums, which nothing has divided yet.
     """
 
     hour: datetime
@@ -174,6 +175,7 @@ _LINES = """
         ) AS whole
     ), judged AS (
         SELECT line.*, coalesce(meter.name, '') AS meter, coalesce(meter.unit, '') AS unit,
+               coalesce(meter.divisor, 1) AS divisor,
                greatest(difference, 0) AS missing, greatest(-difference, 0) AS surplus,
                CASE WHEN expected IS NULL THEN 'unstated'
                     WHEN difference > 0 THEN 'missing'
@@ -187,7 +189,7 @@ _LINES = """
 
 _HOURS = f"""
     {_LINES}
-    SELECT hour, source, type, meter_id, meter, unit, expected, expected_sum, counted, sum, waiting, discarded,
+    SELECT hour, source, type, meter_id, meter, unit, divisor, expected, expected_sum, counted, sum, waiting, discarded,
            missing, surplus, state, count(*) OVER () AS in_all
     FROM judged
     WHERE NOT %(only_differences)s OR state NOT IN ('complete', 'unstated')
@@ -229,7 +231,8 @@ def of_hour(*, hour: datetime, source: str, kind: str) -> list[HourLine]:
 
 def _hour_line(*columns: Any) -> HourLine:
     line: dict[str, Any] = dict(zip(_HOUR_COLUMNS, columns, strict=True))
-    return HourLine(**{**line, "meter_id": line["meter_id"] or None, "state": State(line["state"])})
+    unit = sum_unit(line["unit"], line.pop("divisor"))
+    return HourLine(**{**line, "meter_id": line["meter_id"] or None, "unit": unit, "state": State(line["state"])})
 
 
 _HOUR_COLUMNS = (
@@ -239,6 +242,7 @@ _HOUR_COLUMNS = (
     "meter_id",
     "meter",
     "unit",
+    "divisor",
     "expected",
     "expected_sum",
     "counted",

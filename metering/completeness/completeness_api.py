@@ -66,7 +66,7 @@ _STATEMENT = {
         "sum": {
             "type": "string",
             "format": "decimal",
-            "description": "What they sum up to, in the meter's unit. Only with `meter`.",
+            "description": "What they sum up to in the meter, before its divisor. Only with `meter`.",
         },
     },
     "example": {

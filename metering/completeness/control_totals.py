@@ -29,8 +29,8 @@ _Key = tuple[datetime, str, str, int | None]
 class Statement(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """What a source says of one hour: of one meter, by its code, or of all events of a type.
 
-    `sum` is what the meter makes of the events, in its unit. `count` is the number of different events: one that was
-    sent twice is one.
+    `sum` is what the meter makes of the events, before its divisor. `count` is the number of different events: one that
+    was sent twice is one.
     """
 
     source: _Name

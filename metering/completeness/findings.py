@@ -156,7 +156,7 @@ def _named(oddities: Sequence[Oddity]) -> Iterator[Finding]:
             **{**oddity._asdict(), "kind": Kind(oddity.kind)},
             customer=customer.name if customer else "",
             meter=meter.name,
-            unit=meter.unit,
+            unit=meter.sum_unit,
         )
 
 

@@ -62,6 +62,7 @@ def late(found: Sequence[After]) -> list[Late]:
             customer_id=each.customer_id,
             meter_id=each.meter_id,
             aggregation=meters[each.meter_id].aggregation,
+            divisor=meters[each.meter_id].divisor,
             edges=[each.starts_at, each.ends_at],
         )
         for each in found

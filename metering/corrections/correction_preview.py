@@ -72,7 +72,7 @@ _TOUCHED = """
         UNION ALL
         SELECT customer_id, time, unnest(series_ids), 0, 1 FROM usage_event WHERE batch_id = ANY(%(batches)s)
     )
-    SELECT customer.id, customer.name, meter.id, meter.name, meter.unit, meter.aggregation,
+    SELECT customer.id, customer.name, meter.id, meter.name, meter.unit, meter.aggregation, meter.divisor,
            date_trunc('month', fact.time AT TIME ZONE entity.time_zone)::date AS month, entity.time_zone,
            greatest(sum(fact.old), sum(fact.new))
     FROM fact
@@ -81,7 +81,7 @@ _TOUCHED = """
     JOIN accounts_customer AS customer ON customer.id = fact.customer_id
     JOIN accounts_legalentity AS entity ON entity.id = customer.legal_entity_id
     GROUP BY customer.id, meter.id, month, entity.time_zone
-    ORDER BY 9 DESC, customer.name, meter.name, month LIMIT %(limit)s
+    ORDER BY 10 DESC, customer.name, meter.name, month LIMIT %(limit)s
 """
 
 

@@ -32,6 +32,7 @@ class Touched(NamedTuple):
     meter: str
     unit: str
     aggregation: str
+    divisor: Decimal
     month: date
     time_zone: str
     events: int
@@ -72,6 +73,7 @@ def read(touched: Sequence[Touched]) -> list[Decimal]:
                     customer_id=each.customer_id,
                     meter_id=each.meter_id,
                     aggregation=each.aggregation,
+                    divisor=each.divisor,
                     edges=[month.start, month.end],
                 )
             )

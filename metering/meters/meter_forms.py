@@ -38,6 +38,7 @@ def draft_of(form: Mapping[str, str], meter: Meter | None = None) -> MeterDraft:
             event_type=meter.event_type,
             aggregation=meter.aggregation,
             unit=meter.unit,
+            divisor=meter.divisor,
             reading=reading_of(form),
             series_limit=meter.series_limit,
         )
@@ -45,6 +46,7 @@ def draft_of(form: Mapping[str, str], meter: Meter | None = None) -> MeterDraft:
         event_type=form.get("event_type", "").strip(),
         aggregation=form.get("aggregation", ""),
         unit=form.get("unit", "").strip() or "units",
+        divisor=_number(form.get("divisor", "")),
         reading=reading_of(form),
     )
 

@@ -50,12 +50,13 @@ class MeterDraft:
     event_type: str
     aggregation: str
     unit: str
+    divisor: Decimal = Decimal(1)
     reading: MeterReading = field(default_factory=MeterReading)
     series_limit: int = 10_000
 
 
 class Example(NamedTuple):
-    """An event, and what it would count as: `value` (converted) or what stands in its way."""
+    """An event, and what it would count as: `value` (converted, and not divided yet) or what stands in its way."""
 
     event: Event
     value: Decimal | None
@@ -134,7 +135,12 @@ def preview(*, draft: MeterDraft, start: datetime, end: datetime, actor: Actor, 
     """
     actor.require(Permission.VIEW_USAGE)
     rule = draft_rule(
-        event_type=draft.event_type, aggregation=draft.aggregation, unit=draft.unit, reading=draft.reading, at=at
+        event_type=draft.event_type,
+        aggregation=draft.aggregation,
+        unit=draft.unit,
+        divisor=draft.divisor,
+        reading=draft.reading,
+        at=at,
     )
     require_on_the_hour(start, end)
     if not start < end or (end - start).days > LONGEST_DAYS:
@@ -144,7 +150,7 @@ def preview(*, draft: MeterDraft, start: datetime, end: datetime, actor: Actor, 
     tally = _Tally(rule, draft.reading.dimensions)
     for candidate in found.candidates:
         tally.judge(candidate)
-    quantities = _quantities(rule.aggregation, tally.by_customer, _Window(start, found.end, min(found.end, at)))
+    quantities = _quantities(draft, tally.by_customer, _Window(start, found.end, min(found.end, at)))
     counts = [len(series) for series in tally.by_customer.values()]
     return MeterPreview(
         start=start,
@@ -264,12 +270,15 @@ class _Window(NamedTuple):
 _Counted = Sequence[tuple[Event, Contribution]]
 
 
-def _quantities(aggregation: str, usage: Mapping[int, _Series], window: _Window) -> dict[int, Decimal]:
-    state = _STATES[Aggregation(aggregation)]
+def _quantities(draft: MeterDraft, usage: Mapping[int, _Series], window: _Window) -> dict[int, Decimal]:
+    aggregation = Aggregation(draft.aggregation)
+    state = _STATES[aggregation]
     with decimal.localcontext(EXACT):
         return {
             customer_id: quantity_of(
-                aggregation, joined(aggregation, [state(counted, window) for counted in series.values()])
+                aggregation,
+                joined(aggregation, [state(counted, window) for counted in series.values()]),
+                draft.divisor,
             )
             for customer_id, series in usage.items()
         }

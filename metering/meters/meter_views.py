@@ -32,6 +32,7 @@ from metering.meters import meter_backfill, meter_forms, meter_overview, meter_p
 from metering.models import Meter, MeterBackfill, QuarantinedEvent
 
 _EXAMPLES_SHOWN = 5
+_NO_CONVERSION = {"conversion": "1", "divisor": "1"}
 
 
 def _crumbs(meter: Meter | None = None) -> list[Crumb]:
@@ -93,7 +94,7 @@ def meter_page(request: StaffRequest, meter_id: int) -> HttpResponseBase:
 @staff_page(Permission.EDIT_METERS)
 def define_page(request: StaffRequest) -> HttpResponseBase:
     """Ask what a meter counts, try it on events, and define it."""
-    typed = request.POST if request.method == "POST" else {"event_type": request.GET.get("type", ""), "conversion": "1"}
+    typed = request.POST if request.method == "POST" else {"event_type": request.GET.get("type", ""), **_NO_CONVERSION}
     if request.method == "POST":
         meter = attempt(request, lambda: _define(request), lambda meter: f"{meter} counts from now on.")
         if meter is not None:
@@ -113,6 +114,7 @@ def _define(request: StaffRequest) -> Meter:
         event_filter=draft.reading.event_filter,
         conversion=draft.reading.conversion,
         unit=form.get("unit", "").strip(),
+        divisor=draft.divisor,
         dimensions=draft.reading.dimensions,
         actor=actor_of(request),
         at=timezone.now(),
@@ -187,6 +189,7 @@ def try_draft(request: StaffRequest) -> HttpResponseBase:
         problem=problem,
         days=days,
         unit=quantity_unit(draft.aggregation, draft.unit) if draft else "",
+        divisor=draft.divisor if draft else 1,
         names=meter_overview.names_in(event_type) if event_type else [],
         reasons=dict(QuarantinedEvent.Reason.choices),
     )

@@ -48,8 +48,8 @@ EXPLAINED: Final[Mapping[str, AggregationWords]] = {
     Aggregation.P95: AggregationWords(
         "95th percentile of 5-minute totals",
         "Adds up each five minutes of the billing period, drops the highest 5 % of them, and takes the highest that is"
-        " left. Five minutes without usage are zero. The quantity is what was used in five minutes, not a rate: 75 MB"
-        " in five minutes are 2 Mbit/s.",
+        " left. Five minutes without usage are zero. The quantity is what was used in five minutes; for a rate a second"
+        " it is divided by 300: bytes times 0.000008, divided by 300, are Mbit/s.",
         "burstable bandwidth",
     ),
 }
@@ -74,7 +74,8 @@ def sentence(meter: Meter, version: MeterVersion) -> str:
     does = _DOES[meter.aggregation].format(value=value, type=meter.event_type)
     where = " and ".join(f"“{name}” is {_shown(wanted)}" for name, wanted in sorted(version.event_filter.items()))
     apart = ", ".join(f"“{name}”" for name in version.dimensions)
-    return f"{does}{f' where {where}' if where else ''}{f', split by {apart}' if apart else ''}."
+    divided = "" if meter.divisor == 1 else f"; the result is divided by {plain(Decimal(meter.divisor))}"
+    return f"{does}{f' where {where}' if where else ''}{f', split by {apart}' if apart else ''}{divided}."
 
 
 def _shown(wanted: object) -> str:

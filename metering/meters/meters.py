@@ -20,7 +20,7 @@ from accounts.constraints import named
 from accounts.validation import require_reason
 from metering.counting import MAX_VALUE_DIGITS, MeterRule, VersionRule, digits_of
 from metering.errors import MeterCodeTaken, MeterInvalid, MeterUnknown, MeterVersionTooEarly
-from metering.models import Meter, MeterVersion
+from metering.models import BY_CUSTOMER, Meter, MeterVersion
 
 Aggregation = Meter.Aggregation
 
@@ -44,7 +44,7 @@ class MeterReading:
 
 
 @transaction.atomic
-def define_meter(
+def define_meter(  # noqa: PLR0913 -- all that a meter is
     *,
     code: str,
     name: str,
@@ -54,6 +54,7 @@ def define_meter(
     event_filter: Mapping[str, str | int | bool] | None = None,
     conversion: Decimal = Decimal(1),
     unit: str,
+    divisor: Decimal = Decimal(1),
     dimensions: Sequence[str] = (),
     counts_from: datetime = THE_BEGINNING,
     actor: Actor,
@@ -61,13 +62,14 @@ def define_meter(
 ) -> Meter:
     """Define a meter, or return the one of that code if it is the same.
 
-    It counts events that come in from now on and whose own time is at or after `counts_from` (a full hour). The
+    It counts events that come in from now on and whose own time is at or after `counts_from` (a full hour). Each value
+    is multiplied by `conversion`, and what they come to is divided by `divisor`, once, as it is read: in `unit`. The
     quantity of a gauge is in `unit`-hours: its level, in `unit`, over time.
 
     Raises: PermissionMissing, MeterCodeTaken, MeterInvalid.
     """
     actor.require(Permission.EDIT_METERS)
-    meter = Meter(code=code, name=name, event_type=event_type, aggregation=aggregation, unit=unit)
+    meter = Meter(code=code, name=name, event_type=event_type, aggregation=aggregation, unit=unit, divisor=divisor)
     reading = MeterReading(
         value_path=value_path,
         event_filter=dict(event_filter or {}),
@@ -195,12 +197,16 @@ def rule_of(meter: Meter) -> MeterRule:
     return MeterRule(meter.pk, meter.aggregation, meter.series_limit, versions)
 
 
-def draft_rule(*, event_type: str, aggregation: str, unit: str, reading: MeterReading, at: datetime) -> MeterRule:
+def draft_rule(
+    *, event_type: str, aggregation: str, unit: str, divisor: Decimal, reading: MeterReading, at: datetime
+) -> MeterRule:
     """Return the rule of a meter that is not defined yet, as if it had been there for ever; its ids are 0.
 
     Raises: MeterInvalid.
     """
-    meter = Meter(code="draft", name="Draft", event_type=event_type, aggregation=aggregation, unit=unit)
+    meter = Meter(
+        code="draft", name="Draft", event_type=event_type, aggregation=aggregation, unit=unit, divisor=divisor
+    )
     version = _version(meter, reading, number=1, valid_from=THE_BEGINNING, reason="", at=at)
     _require_valid(meter, version)
     conversion = None if reading.conversion == 1 else reading.conversion
@@ -253,7 +259,7 @@ def _version(
 
 
 def _definition(meter: Meter) -> tuple[object, ...]:
-    return (meter.name, meter.event_type, meter.aggregation, meter.unit)
+    return (meter.name, meter.event_type, meter.aggregation, meter.unit, Decimal(meter.divisor))
 
 
 def _reads(version: MeterVersion) -> tuple[object, ...]:
@@ -280,18 +286,24 @@ def _faults(record: Meter | MeterVersion, leave_out: Collection[str] = ()) -> li
     return []
 
 
+def _is_factor(number: Decimal) -> bool:
+    return number.is_finite() and number > 0 and digits_of(number) <= MAX_VALUE_DIGITS
+
+
 def _contradictions(meter: Meter, version: MeterVersion) -> list[str]:
     counts = meter.aggregation in _COUNTS_EVENTS
     instant = version.valid_from.astimezone(UTC)
-    conversion = Decimal(version.conversion)
-    is_exact = conversion.is_finite() and conversion > 0 and digits_of(conversion) <= MAX_VALUE_DIGITS
+    conversion, divisor = Decimal(version.conversion), Decimal(meter.divisor)
+    counts_things = meter.aggregation in {Aggregation.COUNT, Aggregation.UNIQUE}
     found = (
         (counts == bool(version.value_path), "A meter that counts events reads no value; every other meter names one."),
         (
-            conversion.is_finite() and conversion != 1 and meter.aggregation in {Aggregation.COUNT, Aggregation.UNIQUE},
-            "Events and different values are counted as they are, without a conversion.",
+            counts_things and any(number.is_finite() and number != 1 for number in (conversion, divisor)),
+            "Events and different values are counted as they are, without a conversion and a divisor.",
         ),
-        (not is_exact, f"The conversion is above zero and has at most {MAX_VALUE_DIGITS} digits."),
+        (not _is_factor(conversion), f"The conversion is above zero and has at most {MAX_VALUE_DIGITS} digits."),
+        (not _is_factor(divisor), f"The divisor is above zero and has at most {MAX_VALUE_DIGITS} digits."),
+        (BY_CUSTOMER in version.dimensions, f"“{BY_CUSTOMER}” is no dimension: customers are told apart by it."),
         (len(set(version.dimensions)) != len(version.dimensions), "A dimension is named twice."),
         (
             not all(isinstance(value, str | int) for value in version.event_filter.values()),

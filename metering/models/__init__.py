@@ -7,7 +7,7 @@ from metering.models.completeness import Acknowledgement, ControlTotal, UsageRec
 from metering.models.corrections import UsageCorrection, UsageCorrectionItem
 from metering.models.files import UsageFile, UsageFileBatch, UsageFileMapping, UsageFilePart, UsageFileRefusal
 from metering.models.kafka import KafkaPartition
-from metering.models.meters import Meter, MeterVersion
+from metering.models.meters import BY_CUSTOMER, Meter, MeterVersion
 from metering.models.quarantine import QuarantinedEvent, QuarantineTally, RefusedEvent
 from metering.models.retention import ArchivedBatch, ArchivedMonth, ArchivedPart, LegalHold, LegalHoldLift, UsageErasure
 from metering.models.subjects import Subject, SubjectAssignment
@@ -27,6 +27,7 @@ from metering.models.usage import (
 from metering.models.usage_backfills import UsageBackfill, UsageBackfillItem, UsageBackfillRefusal
 
 __all__ = [
+    "BY_CUSTOMER",
     "Acknowledgement",
     "ArchivedBatch",
     "ArchivedMonth",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Final
 
 import pgtrigger
 from django.contrib.postgres.fields import ArrayField
@@ -12,13 +13,18 @@ from django.db.models.lookups import Exact
 
 from accounts.models import history
 from accounts.triggers import append_only, refuse, require_on_insert
+from metering.aggregations import sum_unit
+
+# Among the dimensions to group by: whose usage it is, by the customer's id. No dimension has this name.
+BY_CUSTOMER: Final = "(customer)"
 
 
 class Meter(models.Model):
     """How events of one type become a quantity. What exactly it reads from them is said by its versions.
 
-    Type, aggregation and unit never change, or a total would add up what cannot be added; such a meter is a new one.
-    `series_limit` is how many series one customer may have in it.
+    Type, aggregation, unit and divisor never change, or a total would add up what cannot be added; such a meter is a
+    new one. What its values come to is divided by `divisor` once, as it is read: 300 where a total of five minutes is
+    to be a rate a second, for which no factor is exact. `series_limit` is how many series one customer may have in it.
     """
 
     class Aggregation(models.TextChoices):
@@ -36,6 +42,7 @@ class Meter(models.Model):
     event_type = models.CharField(max_length=200, db_index=True)
     aggregation = models.CharField(max_length=20, choices=Aggregation)
     unit = models.CharField(max_length=60)
+    divisor = models.DecimalField("the result divided by", default=Decimal(1), db_default=Decimal(1))
     series_limit = models.PositiveIntegerField("series a customer may have", default=10_000, db_default=10_000)
     is_active = models.BooleanField("active", default=True)
 
@@ -50,18 +57,31 @@ class Meter(models.Model):
                 name="meter_aggregation_is_known",
             ),
             models.CheckConstraint(condition=Q(series_limit__gte=1), name="meter_takes_at_least_one_series"),
+            # Postgres takes NaN for greater than any number.
+            models.CheckConstraint(
+                condition=Q(divisor__gt=0, divisor__lt=Decimal(10) ** 38), name="meter_divisor_is_positive"
+            ),
+            models.CheckConstraint(
+                condition=~Q(aggregation__in=["count", "unique"]) | Q(divisor=1),
+                name="meter_divides_no_number_of_things",
+            ),
         )
         triggers = (
             refuse(
                 "meter_counts_the_same_for_ever",
                 operation=pgtrigger.Update,
-                condition=pgtrigger.AnyChange("event_type", "aggregation", "unit"),
-                sentence="Type, aggregation and unit of a meter never change: deactivate it and define another.",
+                condition=pgtrigger.AnyChange("event_type", "aggregation", "unit", "divisor"),
+                sentence="Type, aggregation, unit and divisor of a meter never change: define another meter.",
             ),
         )
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def sum_unit(self) -> str:
+        """What sums of the meter's values are in, which nothing has divided yet."""
+        return sum_unit(self.unit, self.divisor)
 
 
 class MeterVersion(models.Model):
@@ -101,6 +121,10 @@ class MeterVersion(models.Model):
             # Postgres takes NaN for greater than any number.
             models.CheckConstraint(
                 condition=Q(conversion__gt=0, conversion__lt=Decimal(10) ** 38), name="meter_conversion_is_positive"
+            ),
+            # Usage is grouped by customer under this name, as if it were a dimension.
+            models.CheckConstraint(
+                condition=~Q(dimensions__contains=[BY_CUSTOMER]), name="meter_dimension_is_not_the_customer"
             ),
         )
         triggers = (

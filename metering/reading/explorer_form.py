@@ -14,8 +14,7 @@ from accounts.errors import CountinghouseError
 from accounts.models import Customer, LegalEntity
 from accounts.periods import Grain, local_date
 from metering.meters.meters import dimensions_of
-from metering.models import Meter
-from metering.reading.quantities import BY_CUSTOMER
+from metering.models import BY_CUSTOMER, Meter
 from metering.reading.usage_questions import ABSENT, ALL_CUSTOMERS, UsageQuestion, customer_asked, question_about
 from metering.reading.words import Words
 

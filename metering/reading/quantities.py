@@ -13,25 +13,24 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from django.db import connection
 
-from metering.aggregations import Aggregation, unit_hours
+from metering.aggregations import Aggregation, in_unit
+from metering.models import BY_CUSTOMER
 from metering.reading.levels import LEVELS_HELD
 from metering.reading.usage import require_on_the_hour
-
-# Among the dimensions to group by: whose usage it is, by the customer's id.
-BY_CUSTOMER: Final = "(customer)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantityAsk:
     """Usage of one customer, or of all (None), in one meter, in the windows between edges.
 
-    `edges` are instants on the hour of UTC in rising order; each two neighbours are a window. With `group_by` each
-    set of values of these dimensions (or `BY_CUSTOMER`) has a quantity of its own; of `filters` (dimension to values) a
-    series has to meet all, None being a dimension that is not there; `series_ids` leaves only these.
+    `aggregation` and `divisor` are the meter's. `edges` are instants on the hour of UTC in rising order; each two
+    neighbours are a window. With `group_by` each set of values of these dimensions (or `BY_CUSTOMER`) has a quantity of
+    its own; of `filters` (dimension to values) a series has to meet all, None being a dimension that is not there;
+    `series_ids` leaves only these.
 
     A level (gauge) is taken to hold until the end of the hour that `until` lies in, and not beyond; without it, until
     the end of the last window.
@@ -40,6 +39,7 @@ class QuantityAsk:
     customer_id: int | None
     meter_id: int
     aggregation: str
+    divisor: Decimal
     edges: Sequence[datetime]
     group_by: Sequence[str] = ()
     filters: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
@@ -256,14 +256,13 @@ def _read(statement: str, asks: Sequence[QuantityAsk], positions: Sequence[int],
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
         rows: list[tuple[Any, ...]] = cursor.fetchall()
-    is_area = asks[shown[0]].aggregation == Aggregation.GAUGE
     labels: dict[str, dict[str, str | None]] = {}
     return [
         Quantity(
             position,
             window,
             labels[label] if label in labels else labels.setdefault(label, json.loads(label)),
-            unit_hours(value) if is_area else value,
+            in_unit(asks[position].aggregation, value, asks[position].divisor),
             events,
         )
         for position, window, label, value, events in rows

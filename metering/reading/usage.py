@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from itertools import starmap
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -32,9 +33,10 @@ class SeriesTotal(msgspec.Struct, frozen=True, gc=False):
     """What one series adds up to in one window.
 
     `window` is the window's position among those asked for. `quantity` is that of the meter's aggregation, and `state`
-    what `aggregations.combine` needs to join several series; of different values it is read only where the customer
-    has several series in the meter. A gauge's series whose level was read before the window has no event in it, and
-    no `min`, `max` and `last`. `last` is the value at the latest time.
+    what `aggregations.combine` needs, with `divisor`, to join several series; of different values it is read only where
+    the customer has several series in the meter. A gauge's series whose level was read before the window has no event
+    in it, and no `min`, `max` and `last`. `last` is the value at the latest time. `sum`, `min`, `max`, `last` and the
+    state are as the meter reads values: only the quantity is divided.
 
     `digest` is the SHA-256 of all that the quantity is made of, so that a later reading of the same window can be
     compared: the series' id and its hours in order (seconds since 1970, sum, count), for sum and count; for the others
@@ -49,6 +51,7 @@ class SeriesTotal(msgspec.Struct, frozen=True, gc=False):
     aggregation: str
     dimensions: dict[str, str]
     quantity: Decimal
+    divisor: Decimal
     state: State | None
     sum: Decimal
     count: int
@@ -220,19 +223,27 @@ def series_totals(windows: Sequence[UsageWindow]) -> list[SeriesTotal]:
     """
     for window in windows:
         require_on_the_hour(window.start, window.end)
-    meters = dict(_fetch("SELECT id, aggregation FROM metering_meter", []))
+    meters = {row[0]: _Meter(*row[1:]) for row in _fetch("SELECT id, aggregation, divisor FROM metering_meter", [])}
+    aggregations = [meter.aggregation for meter in meters.values()]
     rows = _fetch(
-        _SERIES_TOTALS if _KEEP_PARTS.isdisjoint(meters.values()) else _SERIES_TOTALS_WITH_PARTS,
+        _SERIES_TOTALS if _KEEP_PARTS.isdisjoint(aggregations) else _SERIES_TOTALS_WITH_PARTS,
         {
             "positions": list(range(len(windows))),
             "customers": [window.customer_id for window in windows],
             "starts": [window.start for window in windows],
             "ends": [window.end for window in windows],
             "meters": list(meters),
-            "aggregations": list(meters.values()),
+            "aggregations": aggregations,
         },
     )
-    return [_series_total(_Total(*row), windows[row[0]]) for row in rows]
+    return [_series_total(row, windows[row.window], meters[row.meter_id].divisor) for row in starmap(_Total, rows)]
+
+
+class _Meter(NamedTuple):
+    """What is read of a meter, to know what its hours stand for."""
+
+    aggregation: str
+    divisor: Decimal
 
 
 class _Total(NamedTuple):
@@ -272,7 +283,7 @@ _STATES: Mapping[str, Callable[[_Total, UsageWindow], State | None]] = {
 }
 
 
-def _series_total(row: _Total, window: UsageWindow) -> SeriesTotal:
+def _series_total(row: _Total, window: UsageWindow, divisor: Decimal) -> SeriesTotal:
     state = _STATES[row.aggregation](row, window)
     return SeriesTotal(
         row.window,
@@ -281,7 +292,8 @@ def _series_total(row: _Total, window: UsageWindow) -> SeriesTotal:
         row.meter_id,
         row.aggregation,
         msgspec.json.decode(row.dimensions),
-        Decimal(row.different) if state is None else quantity_of(row.aggregation, state),
+        Decimal(row.different) if state is None else quantity_of(row.aggregation, state, divisor),
+        divisor,
         state,
         row.sum,
         row.events,

@@ -17,7 +17,7 @@ from accounts.models import Customer
 from accounts.periods import Grain, Period, local_date, time_zone_named
 from metering.aggregations import Aggregation, part_changed, quantity_unit
 from metering.counting import plain
-from metering.reading.quantities import BY_CUSTOMER
+from metering.models import BY_CUSTOMER
 from metering.reading.usage_marks import CORRECTIONS_NAMED, MarkAsk, Marked, marks
 from metering.reading.usage_questions import ABSENT, UsageAnswer, UsageQuestion, UsageRow, answer, answer_of, largest
 

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from django.db import connection
 
-from metering.reading.quantities import BY_CUSTOMER
+from metering.models import BY_CUSTOMER
 
 CORRECTIONS_NAMED: Final = 5
 

@@ -28,9 +28,9 @@ from accounts.periods import (
 )
 from metering.errors import MeterUnknown, UsageAskedTooLarge, WindowNotOnTheHour
 from metering.meters.meters import dimensions_of
-from metering.models import Meter
+from metering.models import BY_CUSTOMER, Meter
 from metering.reading.event_list import EventQuestion
-from metering.reading.quantities import BY_CUSTOMER, Quantity, QuantityAsk, largest_quantities, quantities
+from metering.reading.quantities import Quantity, QuantityAsk, largest_quantities, quantities
 from metering.reading.words import Words
 
 # A year of hours, with room; and rows as many as an answer can hold without being felt by others.
@@ -339,6 +339,7 @@ def _ask(question: UsageQuestion, cut: Sequence[datetime], at: datetime) -> Quan
         customer_id=question.customer.pk if question.customer else None,
         meter_id=question.meter.pk,
         aggregation=question.meter.aggregation,
+        divisor=question.meter.divisor,
         edges=cut,
         group_by=question.group_by,
         filters=question.filters,

@@ -88,7 +88,7 @@ _TOUCHED: Final = """
         FROM item JOIN usage_event AS event USING (customer_id, time, key)
         WHERE event.time >= %(start)s AND event.time < %(end)s
     )
-    SELECT customer.id, customer.name, meter.id, meter.name, meter.unit, meter.aggregation,
+    SELECT customer.id, customer.name, meter.id, meter.name, meter.unit, meter.aggregation, meter.divisor,
            date_trunc('month', fact.time AT TIME ZONE entity.time_zone)::date AS month, entity.time_zone,
            count(DISTINCT fact.id)
     FROM fact

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metering import aggregations
-from metering.aggregations import Aggregation, Latest, Slots, State, combine, percentile_95, unit_hours
+from metering.aggregations import Aggregation, Latest, Slots, State, combine, in_unit, percentile_95
 from metering.models import Meter
 
 HOUR = aggregations.MICROSECONDS_IN_HOUR
@@ -20,6 +20,7 @@ HOUR = aggregations.MICROSECONDS_IN_HOUR
 class Total(NamedTuple):
     quantity: Decimal
     state: State | None
+    divisor: Decimal = Decimal(1)
 
 
 def test_the_aggregations_are_those_of_meters() -> None:
@@ -73,7 +74,37 @@ def test_the_percentile_is_that_of_all_slots_sorted(seen: list[Decimal], empty: 
     ],
 )
 def test_a_level_over_time_is_exact_where_its_decimals_end(area: Decimal, expected: str) -> None:
-    assert format(unit_hours(area), "f") == expected
+    assert format(in_unit(Aggregation.GAUGE, area, Decimal(1)), "f") == expected
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "figure", "divisor", "expected"),
+    [
+        (Aggregation.SUM, "7200", "3600", "2"),
+        (Aggregation.SUM, "1", "3600", "0.000277777777777778"),
+        (Aggregation.SUM, "-5", "1000", "-0.005"),
+        # 75 MB in five minutes, in bits by the conversion: 2 Mbit/s.
+        (Aggregation.P95, "600", "300", "2"),
+        (Aggregation.P95, "100", "300", "0.333333333333333333"),
+        # 2 ** 38 in 38 places: it ends.
+        (Aggregation.MAX, "1", "274877906944", "0.0000000000036379788070917129516601562500".rstrip("0")),
+        # 730 hours are a month: one division for both.
+        (Aggregation.GAUGE, str(HOUR * 365), "730", "0.5"),
+        (Aggregation.LATEST, "5.50", "1", "5.50"),
+    ],
+)
+def test_a_divisor_divides_once_and_exactly_where_decimals_end(
+    aggregation: Aggregation, figure: str, divisor: str, expected: str
+) -> None:
+    assert format(in_unit(aggregation, Decimal(figure), Decimal(divisor)), "f") == expected
+
+
+def test_series_are_joined_before_they_are_divided() -> None:
+    third = aggregations.quantity_of(Aggregation.SUM, Decimal(1), Decimal(3))
+
+    joined = combine(Aggregation.SUM, [Total(third, Decimal(1), Decimal(3))] * 3)
+
+    assert (third, joined) == (Decimal("0.333333333333333333"), Decimal(1))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +131,7 @@ def test_a_level_over_time_is_exact_where_its_decimals_end(area: Decimal, expect
 def test_several_series_are_joined_before_the_quantity_is_taken(
     aggregation: Aggregation, states: list[State], expected: str
 ) -> None:
-    totals = [Total(aggregations.quantity_of(aggregation, state), state) for state in states]
+    totals = [Total(aggregations.quantity_of(aggregation, state, Decimal(1)), state) for state in states]
 
     assert combine(aggregation, totals) == Decimal(expected)
 

@@ -17,7 +17,6 @@ from accounts.models import Customer
 from metering import rollups, verification
 from metering.models import Meter, UsageCorrection
 from metering.reading import quantities
-from metering.reading.quantities import QuantityAsk
 from tests import make_accounts, make_corrections
 from tests import make_metering as make
 
@@ -110,10 +109,7 @@ def act(world: World, kind: str, moment: datetime, value: Decimal) -> None:
 
 
 def assert_equal(world: World, customer: Customer, meters: Sequence[Meter]) -> None:
-    asks = [
-        QuantityAsk(customer_id=customer.pk, meter_id=meter.pk, aggregation=meter.aggregation, edges=[START, END])
-        for meter in meters
-    ]
+    asks = [make.ask(customer, meter, [START, END]) for meter in meters]
     found = {meters[each.ask].aggregation: each.quantity for each in quantities.quantities(asks)}
     facts = list(world.counts.values())
     for aggregation in AGGREGATIONS if facts else ():

@@ -19,7 +19,7 @@ from metering.meters import meter_backfill
 from metering.meters.meter_backfill import count_chunk, request_backfill
 from metering.meters.meters import change_meter, define_meter
 from metering.models import ArchivedMonth, Meter, MeterBackfill, UsageAmendment, UsageBatch, UsageEvent
-from metering.reading.quantities import QuantityAsk, quantities
+from metering.reading.quantities import quantities
 from tests import make_accounts
 from tests import make_metering as make
 from tests.behind_the_back import execute, refused
@@ -78,8 +78,7 @@ def test_a_back_filled_meter_says_what_one_says_that_was_there_before(shop: Cust
     counted(asked(meter))
     rollups.fold()
 
-    window = {"customer_id": shop.pk, "aggregation": aggregation, "edges": [START, END]}
-    late, reference = quantities([QuantityAsk(meter_id=each.pk, **window) for each in (meter, early)])  # type: ignore[arg-type]
+    late, reference = quantities([make.ask(shop, each, [START, END]) for each in (meter, early)])
     assert late[2:] == reference[2:]
     assert_everything_ties()
 

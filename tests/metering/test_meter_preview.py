@@ -21,7 +21,7 @@ from metering.meters.meter_preview import MeterDraft, MeterPreview, preview
 from metering.meters.meters import MeterReading, define_meter
 from metering.models import Meter, QuarantinedEvent, UsageBatch, UsageSeries
 from metering.quarantine.quarantine import release
-from metering.reading.quantities import QuantityAsk, quantities
+from metering.reading.quantities import quantities
 from tests import make_accounts
 from tests import make_metering as make
 from tests.make_metering import NOON, SYSTEM
@@ -172,9 +172,7 @@ def test_the_meter_then_counts_what_its_preview_said(shop: Customer, aggregation
     release(event_ids=list(QuarantinedEvent.objects.values_list("pk", flat=True)), actor=SYSTEM, at=NOON)
     rollups.fold()
 
-    (counted,) = quantities(
-        [QuantityAsk(customer_id=shop.pk, meter_id=meter.pk, aggregation=aggregation, edges=[START, END])]
-    )
+    (counted,) = quantities([make.ask(shop, meter, [START, END])])
     assert [(each.quantity, each.events) for each in found.customers] == [(counted.quantity, counted.event_count)]
 
 

@@ -15,7 +15,7 @@ from accounts.models import Customer
 from metering import rollups
 from metering.invariants import RULES
 from metering.models import Meter, PartKind, UsageDelta, UsageHour, UsageLevel, UsagePart, UsagePartDelta
-from metering.reading.quantities import QuantityAsk, quantities
+from metering.reading.quantities import quantities
 from tests import make_accounts
 from tests import make_metering as make
 from tests.behind_the_back import execute, refused
@@ -42,7 +42,7 @@ def readings(*pairs: tuple[str, object]) -> list[dict[str, object]]:
 
 
 def quantity(meter: Meter, customer: Customer) -> Decimal:
-    ask = QuantityAsk(customer_id=customer.pk, meter_id=meter.pk, aggregation=meter.aggregation, edges=[START, END])
+    ask = make.ask(customer, meter, [START, END])
     (found,) = quantities([ask])
     return found.quantity
 

@@ -16,7 +16,6 @@ from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from accounts.models import Customer
 from accounts.periods import Grain, Period, edges
 from metering import rollups
 from metering.aggregations import combine
@@ -35,6 +34,8 @@ NOVEMBER = datetime(2026, 11, 1, tzinfo=UTC)
 # Clocks in Berlin go back on the 25th: that day has 25 hours.
 BEGIN, END = datetime(2026, 10, 24, 22, tzinfo=UTC), datetime(2026, 10, 26, 23, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+ONE, SEVEN = Decimal(1), Decimal(7)
+NUMBERS = {Aggregation.COUNT, Aggregation.UNIQUE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +47,18 @@ class Used:
     region: str | None
 
 
-def in_plain_words(aggregation: str, used: Sequence[Used], start: datetime, end: datetime) -> Decimal | None:
+def in_plain_words(
+    aggregation: str, used: Sequence[Used], start: datetime, end: datetime, divisor: Decimal = ONE
+) -> Decimal | None:
     """Work a quantity out from events alone, series apart where levels are meant."""
-    inside = [each for each in used if start <= each.time < end]
     if aggregation == Aggregation.GAUGE:
-        return levels_over_time(used, start, end)
+        return levels_over_time(used, start, end, divisor)
+    found = undivided(aggregation, used, start, end)
+    return found if found is None or aggregation in NUMBERS else found / divisor
+
+
+def undivided(aggregation: str, used: Sequence[Used], start: datetime, end: datetime) -> Decimal | None:
+    inside = [each for each in used if start <= each.time < end]
     if not inside:
         return None
     values = [each.value for each in inside]
@@ -71,7 +79,7 @@ def in_plain_words(aggregation: str, used: Sequence[Used], start: datetime, end:
     }[Aggregation(aggregation)]
 
 
-def levels_over_time(used: Sequence[Used], start: datetime, end: datetime) -> Decimal | None:
+def levels_over_time(used: Sequence[Used], start: datetime, end: datetime, divisor: Decimal) -> Decimal | None:
     area, found = Decimal(0), False
     for region in {each.region for each in used}:
         levels: dict[datetime, Decimal] = {}
@@ -86,7 +94,7 @@ def levels_over_time(used: Sequence[Used], start: datetime, end: datetime) -> De
                 area += levels[moment] * span
     if not found:
         return None
-    hours = area / Decimal(3_600_000_000)
+    hours = area / (3_600_000_000 * divisor)
     return hours.quantize(Decimal(1).scaleb(-18), ROUND_HALF_UP)
 
 
@@ -109,8 +117,11 @@ Filters = Mapping[str, Sequence[str | None]]
 FILTERS: list[Filters] = [{}, {"region": ["eu"]}, {"region": ["us", None]}]
 
 
-def meters() -> dict[str, Meter]:
-    return {each: make.meter(aggregation=each, dimensions=["region"]) for each in Aggregation.values}
+def meters(divisor: Decimal = ONE) -> dict[str, Meter]:
+    return {
+        each: make.meter(aggregation=each, dimensions=["region"], divisor=ONE if each in NUMBERS else divisor)
+        for each in Aggregation.values
+    }
 
 
 def sent(used: Sequence[Used], subject: str) -> list[dict[str, object]]:
@@ -129,8 +140,8 @@ def sent(used: Sequence[Used], subject: str) -> list[dict[str, object]]:
 @given(data=st.data())
 def test_every_aggregation_agrees_with_a_plain_model(data: st.DataObject) -> None:
     if not Meter.objects.exists():
-        meters()
-    of = {meter.aggregation: meter.pk for meter in Meter.objects.all()}
+        meters(SEVEN)
+    of = {meter.aggregation: meter for meter in Meter.objects.all()}
     used, is_folded = data.draw(usage_of_two), data.draw(st.lists(st.booleans(), min_size=6, max_size=6))
     customers = [make_accounts.customer(code="") for _ in range(2)]
     for customer in customers:
@@ -146,15 +157,7 @@ def test_every_aggregation_agrees_with_a_plain_model(data: st.DataObject) -> Non
     until = data.draw(st.none() | times)
 
     asks = [
-        QuantityAsk(
-            customer_id=customer.pk,
-            meter_id=of[aggregation],
-            aggregation=aggregation,
-            edges=cut,
-            group_by=group_by,
-            filters=filters,
-            until=until,
-        )
+        make.ask(customer, of[aggregation], cut, group_by=group_by, filters=filters, until=until)
         for customer in customers
         for aggregation in Aggregation.values
     ]
@@ -177,7 +180,7 @@ def test_every_aggregation_agrees_with_a_plain_model(data: st.DataObject) -> Non
 @given(batches=st.lists(st.lists(uses, min_size=1, max_size=6), min_size=1, max_size=4), folds=st.integers(0, 3))
 def test_what_bills_read_is_the_same_and_folding_changes_none_of_it(batches: list[list[Used]], folds: int) -> None:
     if not Meter.objects.exists():
-        meters()
+        meters(SEVEN)
     of = {meter.pk: meter.aggregation for meter in Meter.objects.all()}
     customer = make_accounts.customer(code="")
     make.subject(f"of-{customer.pk}", customer=customer)
@@ -195,7 +198,7 @@ def test_what_bills_read_is_the_same_and_folding_changes_none_of_it(batches: lis
     for total in totals:
         by_meter[total.meter_id].append(total)
     used = [each for batch in batches for each in batch]
-    expected = {meter: in_plain_words(aggregation, used, BEGIN, END) for meter, aggregation in of.items()}
+    expected = {meter: in_plain_words(aggregation, used, BEGIN, END, SEVEN) for meter, aggregation in of.items()}
     assert {meter: rounded(combine(of[meter], found)) for meter, found in by_meter.items()} == {
         meter: rounded(quantity) for meter, quantity in expected.items() if quantity is not None
     }
@@ -209,7 +212,7 @@ def quantities_in_plain_words(asked: QuantityAsk, used: Sequence[Used]) -> dict[
             end = min(whole_end, known_until(asked))
             if end <= start:
                 continue
-            quantity = in_plain_words(asked.aggregation, of_group, start, end)
+            quantity = in_plain_words(asked.aggregation, of_group, start, end, asked.divisor)
             if quantity is not None:
                 found[window, group] = rounded(quantity)
     return found
@@ -247,7 +250,7 @@ def test_the_first_and_the_last_years_are_read_like_any_other(year: int, is_fold
     if is_folded:
         rollups.fold()
 
-    found = quantities([ask(acme, of[each], [start, end]) for each in Aggregation.values])
+    found = quantities([make.ask(acme, of[each], [start, end]) for each in Aggregation.values])
 
     level = 3 * 28 * 24 + Decimal(2) / 3_600_000_000
     assert [each.quantity for each in found] == [
@@ -260,10 +263,6 @@ def test_the_first_and_the_last_years_are_read_like_any_other(year: int, is_fold
         level.quantize(Decimal(1).scaleb(-18), ROUND_HALF_UP),
         0,
     ]
-
-
-def ask(customer: Customer, meter: Meter, cut: Sequence[datetime], **more: Any) -> QuantityAsk:
-    return QuantityAsk(customer_id=customer.pk, meter_id=meter.pk, aggregation=meter.aggregation, edges=cut, **more)
 
 
 @pytest.mark.parametrize(
@@ -293,7 +292,7 @@ def test_the_percentile_of_slots_that_saw_much_is_that_of_all_of_them(values: Se
     make.ingested(*sent(used[1::2], "project-1"), at=NOVEMBER)
     end = OCTOBER + timedelta(hours=hours)
 
-    (found,) = quantities([ask(acme, p95, [OCTOBER, end])])
+    (found,) = quantities([make.ask(acme, p95, [OCTOBER, end])])
 
     assert found.quantity == in_plain_words(Aggregation.P95, used, OCTOBER, end)
     totals = make.totals(acme, start=OCTOBER, end=end)
@@ -307,7 +306,7 @@ def test_a_level_is_carried_in_however_long_ago_it_was_read() -> None:
     make.ingested(make.event(time="2026-03-05T10:00:00Z", seconds="2"))
     rollups.fold()
 
-    (found,) = quantities([ask(acme, gauge, [OCTOBER, NOVEMBER])])
+    (found,) = quantities([make.ask(acme, gauge, [OCTOBER, NOVEMBER])])
 
     assert found == Quantity(0, 0, {}, Decimal(2 * 31 * 24), 0)
 
@@ -320,7 +319,7 @@ def test_a_level_holds_until_the_end_of_the_hour_that_runs_and_not_beyond() -> N
     cut = edges(Period(OCTOBER, NOVEMBER), "day", "UTC")
 
     def total(until: datetime) -> list[tuple[int, Decimal]]:
-        return [(each.window, each.quantity) for each in quantities([ask(acme, gauge, cut, until=until)])]
+        return [(each.window, each.quantity) for each in quantities([make.ask(acme, gauge, cut, until=until)])]
 
     assert total(datetime(2026, 10, 15, 11, tzinfo=UTC)) == [(14, Decimal(1))]
     assert total(datetime(2026, 10, 15, 11, 0, 1, tzinfo=UTC)) == [(14, Decimal(3))]
@@ -334,7 +333,7 @@ def test_the_number_of_statements_does_not_grow_with_customers() -> None:
     acme = make_accounts.customer()
     make.subject("project-1", customer=acme)
     make.ingested(make.event(seconds="1", region="eu"))
-    asks = [ask(acme, of[each], [OCTOBER, NOVEMBER]) for each in Aggregation.values]
+    asks = [make.ask(acme, of[each], [OCTOBER, NOVEMBER]) for each in Aggregation.values]
 
     counts = []
     for times in (1, 50):
@@ -349,7 +348,7 @@ def test_edges_within_an_hour_are_refused_rather_than_wrong() -> None:
     meter, acme = make.meter(), make_accounts.customer()
 
     with pytest.raises(WindowNotOnTheHour):
-        quantities([ask(acme, meter, [OCTOBER, OCTOBER + timedelta(minutes=90)])])
+        quantities([make.ask(acme, meter, [OCTOBER, OCTOBER + timedelta(minutes=90)])])
 
 
 def test_a_read_of_many_series_looks_at_each_delta_once() -> None:
@@ -358,7 +357,7 @@ def test_a_read_of_many_series_looks_at_each_delta_once() -> None:
     make.subject("project-1", customer=acme)
     make.ingested(*[make.event(seconds="1", region=f"r{number}") for number in range(40)])
 
-    looked_at = {each: rows_looked_at(ask(acme, of[each], [OCTOBER, NOVEMBER])) for each in Aggregation.values}
+    looked_at = {each: rows_looked_at(make.ask(acme, of[each], [OCTOBER, NOVEMBER])) for each in Aggregation.values}
 
     # Some aggregations read deltas of hours, some those of parts, and a level looks at each of its three times.
     assert looked_at == {each: 40 * (3 if each == Aggregation.GAUGE else 1) for each in Aggregation.values}
