@@ -117,9 +117,18 @@ _WRITERS: Final[Mapping[str, Callable[[Facts, InvoiceLine], str]]] = {
 
 def how_measured(line: InvoiceLine, series: Sequence[SeriesPart]) -> str:
     """Say how the quantity comes from events where it is not simply their sum or number; empty where it is."""
-    if not series or series[0].meter.aggregation in {Aggregation.SUM, Aggregation.COUNT}:
+    if not series:
         return ""
-    aggregation = series[0].meter.aggregation
+    meter = series[0].meter
+    divided = (
+        "" if meter.divisor == 1 else f"What the values come to is divided by {quantity_text(meter.divisor)}, once."
+    )
+    return " ".join(filter(None, (_how_aggregated(line, series, meter.aggregation), divided)))
+
+
+def _how_aggregated(line: InvoiceLine, series: Sequence[SeriesPart], aggregation: str) -> str:
+    if aggregation in {Aggregation.SUM, Aggregation.COUNT}:
+        return ""
     if aggregation == Aggregation.P95:
         slots = slots_in(line.service_period.lower, line.service_period.upper)
         return (

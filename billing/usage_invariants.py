@@ -41,7 +41,7 @@ _CONSIDERED = """
 _ACCOUNTED = """
     accounted AS (
         SELECT considered.contract_id, considered.period, product.meter_id, sum(line.quantity) AS quantity,
-               sum(line.event_count) AS events
+               sum(line.event_count) AS events, count(*) AS pieces
         FROM considered
         JOIN billing_invoice invoice ON invoice.contract_id = considered.contract_id AND invoice.status <> 'void'
         JOIN billing_invoiceline line ON line.invoice_id = invoice.id AND line.usage_digest IS NOT NULL
@@ -50,7 +50,8 @@ _ACCOUNTED = """
         JOIN pricing_price price ON price.id = line.price_id
         GROUP BY 1, 2, 3
         UNION ALL
-        SELECT considered.contract_id, considered.period, series.meter_id, sum(listed.quantity), sum(listed.event_count)
+        SELECT considered.contract_id, considered.period, series.meter_id, sum(listed.quantity),
+               sum(listed.event_count), count(*)
         FROM considered
         JOIN billing_unbilledusage listed ON listed.customer_id = considered.customer_id
          AND listed.reason NOT IN ('no_contract', 'under_contract') AND listed.period && considered.service
@@ -121,18 +122,21 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name="billing.quantities_are_those_of_the_usage",
         statement="The quantities on live lines of a contract, period and meter, and on the unbilled list, add up to"
-        " its usage, where nothing came later and the meter adds up values or counts events.",
+        " its usage, where nothing came later and the meter adds up values or counts events; where it divides what"
+        " never ends, but for the rounding of each.",
         sql=f"""
             WITH {_CONSIDERED}, {_ACCOUNTED}, {_COUNTED}
             SELECT contract_id, period, meter_id, counted.quantity AS counted, billed.quantity AS billed
             FROM counted
             FULL JOIN (
-                SELECT contract_id, period, meter_id, sum(quantity) AS quantity FROM accounted
+                SELECT contract_id, period, meter_id, sum(quantity) AS quantity, sum(pieces) AS pieces FROM accounted
                 WHERE meter_id IS NOT NULL GROUP BY 1, 2, 3
             ) billed USING (contract_id, period, meter_id)
             LEFT JOIN unseen USING (contract_id, period, meter_id)
             JOIN metering_meter meter ON meter.id = meter_id AND meter.aggregation IN ('sum', 'count')
-            WHERE unseen.events IS NULL AND coalesce(billed.quantity, 0) <> coalesce(counted.quantity, 0)
+            WHERE unseen.events IS NULL
+              AND abs(coalesce(billed.quantity, 0) * meter.divisor - coalesce(counted.quantity, 0))
+                > CASE meter.divisor WHEN 1 THEN 0 ELSE meter.divisor * coalesce(billed.pieces, 0) * 1e-15 END
         """,  # noqa: S608 -- built from constants
     ),
     Rule(

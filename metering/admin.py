@@ -61,7 +61,7 @@ class MeterForm(ReasonForm):
 
     class Meta:
         model = Meter
-        fields = ("name", "code", "event_type", "aggregation", "unit", "series_limit", "is_active")
+        fields = ("name", "code", "event_type", "aggregation", "unit", "divisor", "series_limit", "is_active")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -83,9 +83,16 @@ class MeterAdmin(RecordAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> list[Any]:
         """Ask what the first version reads when the meter is defined, and later whether it still counts."""
-        counts: list[Any] = [("event_type", "aggregation"), "unit"]
+        counts: list[Any] = [("event_type", "aggregation"), ("unit", "divisor")]
         if obj is None:
-            counts = [("event_type", "aggregation"), ("value_path", "unit"), "conversion", "dimensions", "event_filter"]
+            counts = [
+                ("event_type", "aggregation"),
+                "value_path",
+                ("conversion", "divisor"),
+                "unit",
+                "dimensions",
+                "event_filter",
+            ]
         state: list[Any] = [] if obj is None else [("State", {"fields": ["series_limit", "is_active"]})]
         why: list[Any] = [("Why", {"fields": ["reason"]})] if obj and self.has_change_permission(request, obj) else []
         return [(None, {"fields": [("name", "code")]}), ("What it counts", {"fields": counts}), *state, *why]
@@ -93,7 +100,7 @@ class MeterAdmin(RecordAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
         """Keep what never changes."""
         del request
-        return () if obj is None else ("code", "event_type", "aggregation", "unit")
+        return () if obj is None else ("code", "event_type", "aggregation", "unit", "divisor")
 
     def write(self, request: HttpRequest, form: forms.ModelForm[Any], *, obj: Model, change: bool) -> Model:
         assert isinstance(obj, Meter)
@@ -116,6 +123,7 @@ class MeterAdmin(RecordAdmin):
             event_filter=form.cleaned_data["event_filter"],
             conversion=form.cleaned_data["conversion"],
             unit=obj.unit,
+            divisor=obj.divisor,
             dimensions=form.cleaned_data["dimensions"],
             actor=actor_of(request),
             at=timezone.now(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from itertools import count
 
 from django.db import connection
@@ -31,6 +32,7 @@ def meter(
     unit: str = "GPU-hour",
     event_type: str = "",
     aggregation: str = Meter.Aggregation.SUM,
+    divisor: Decimal = Decimal(1),
     dimensions: Sequence[str] = ("sku",),
 ) -> Meter:
     """Make a meter of a quantity; it adds up unless told otherwise."""
@@ -42,6 +44,7 @@ def meter(
         aggregation=aggregation,
         value_path="" if aggregation == Meter.Aggregation.COUNT else "quantity",
         unit=unit,
+        divisor=divisor,
         dimensions=dimensions,
         actor=SYSTEM,
         at=timezone.now(),

@@ -35,7 +35,10 @@ _ROW = {
         "quantity": {
             "type": "string",
             "format": "decimal",
-            "description": "By the meter's aggregation, in `unit`; exact, as a decimal of any length without exponent.",
+            "description": (
+                "By the meter's aggregation, in `unit`; exact, as a decimal of any length without exponent. A level"
+                " over time, or a meter's division, that never ends is rounded half up at 18 places."
+            ),
         },
         "events": {"type": "integer", "description": "Events of the window itself; none, where a level holds."},
     },

@@ -85,6 +85,35 @@ def test_every_aggregation_is_billed_by_its_own_quantity(is_folded: bool) -> Non
         require_explained(invoice)
 
 
+@pytest.mark.parametrize("aggregation", [Aggregation.SUM, Aggregation.GAUGE])
+def test_a_meter_that_divides_is_billed_to_the_last_cent_also_what_comes_late(aggregation: str) -> None:
+    shop = make.shop(approved=False, tax_rate="0")
+    meter = make_pricing.meter(event_type=shop.meter.event_type, aggregation=aggregation, divisor=Decimal(3))
+    product = make_pricing.product(name="divided", meter=meter)
+    make_pricing.approved_version(book=shop.book, prices={product: ONE_EACH})
+    customer = make.subscriber(shop)
+    # The 31st of October ends at 23:00 UTC in Berlin.
+    last_hour = datetime(2026, 10, 31, 22, tzinfo=UTC)
+    make.use(shop, customer, "3", on=last_hour, sku="eu")
+    make.use(shop, customer, "7", on=last_hour, sku="us")
+    make.issued_run(shop)
+    make.use(shop, customer, "1", on=last_hour, sku="ap")
+    make.use(shop, customer, "0", on=datetime(2026, 10, 31, 23, tzinfo=UTC), sku="eu")
+    for sku in ("us", "ap"):
+        make.use(shop, customer, "0", on=datetime(2026, 10, 31, 23, tzinfo=UTC), sku=sku)
+    make.issued_run(shop, make.NOVEMBER, at=make.DEC_2)
+
+    first = make.invoice_of(customer).lines.get()
+    late = make.invoice_of(customer, make.NOVEMBER).lines.get(service_period=first.service_period)
+    assert (first.quantity, first.amount) == (Decimal("3.333333333333333333"), Decimal("3.33"))
+    assert (late.quantity, late.amount) == (Decimal("0.333333333333333334"), Decimal("0.34"))
+    why = explain_line(late.pk)
+    assert (why.rerating.is_same, why.rereading.outcome) == (True, UsageNow.SAME)
+    assert why.rereading.quantity == Decimal("3.666666666666666667")
+    assert ladder.how_measured(late, why.series).endswith("What the values come to is divided by 3, once.")
+    assert not any(breaches(rule) for rule in RULES)
+
+
 def test_the_percentile_of_several_series_is_that_of_their_sum() -> None:
     shop = make.shop(approved=False, tax_rate="0")
     sold = products(Aggregation.P95, event_type=shop.meter.event_type)

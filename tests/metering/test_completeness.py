@@ -256,6 +256,31 @@ def test_an_hour_shows_its_statements_loads_and_quarantine() -> None:
     assert client.get(reverse("metering:completeness-hour"), {**asked, "source": ""}).status_code == 404
 
 
+def test_sums_are_stated_and_shown_from_before_a_meter_divides() -> None:
+    make.subject("project-1")
+    meter = make.meter(code="gpu-minutes", divisor=Decimal(60))
+    state(1, meter=meter.code, sum=Decimal(90))
+    make.ingested(make.event(seconds=80))
+    client = signed_in(Role.SUPPORT)
+
+    line = next(each for each in lines() if each.meter_id == meter.pk)
+    shown = words(client.get(PAGE, ASKED))
+    hour = words(client.get(reverse("metering:completeness-hour"), hour_of(line)))
+
+    assert (line.state, line.sum, line.expected_sum, line.unit) == (
+        State.SUM_DIFFERS,
+        Decimal(80),
+        Decimal(90),
+        "1/60 s",
+    )
+    assert "80 of 90 1/60 s" in shown
+    assert "1 event , 90 1/60 s" in hour
+
+
+def hour_of(line: HourLine) -> dict[str, str]:
+    return {"source": line.source, "type": line.type, "hour": line.hour.isoformat()}
+
+
 def test_completeness_is_for_whom_usage_is_for() -> None:
     client = signed_in()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -130,6 +131,7 @@ def test_the_database_refuses_to_close_quarantine_without_a_time() -> None:
         {"event_type": "other"},
         {"aggregation": "count"},
         {"unit": "h"},
+        {"divisor": 2},
     ],
 )
 def test_the_database_refuses_to_change_what_a_meter_is(change: dict[str, Any]) -> None:
@@ -159,6 +161,7 @@ def test_the_database_refuses_to_change_what_a_version_reads(change: dict[str, A
         ({"valid_from": datetime(1900, 1, 1, tzinfo=UTC)}, "meter_version_follows_the_others"),
         ({"valid_from": datetime(2026, 1, 1, 0, 30, tzinfo=UTC)}, "meter_version_begins_on_the_hour"),
         ({"conversion": 0}, "meter_conversion_is_positive"),
+        ({"dimensions": ["gpu", "(customer)"]}, "meter_dimension_is_not_the_customer"),
     ],
 )
 def test_the_database_refuses_a_version_that_contradicts_its_meter(change: dict[str, Any], constraint: str) -> None:
@@ -179,6 +182,10 @@ def test_the_database_refuses_a_version_that_contradicts_its_meter(change: dict[
         ({"code": "new", "aggregation": "median"}, "meter_aggregation_is_known"),
         ({"code": None, "aggregation": "count"}, "meter_code_is_unique"),
         ({"code": "new", "aggregation": "count", "series_limit": 0}, "meter_takes_at_least_one_series"),
+        ({"code": "new", "aggregation": "sum", "divisor": 0}, "meter_divisor_is_positive"),
+        ({"code": "new", "aggregation": "sum", "divisor": Decimal("1e38")}, "meter_divisor_is_positive"),
+        ({"code": "new", "aggregation": "count", "divisor": 2}, "meter_divides_no_number_of_things"),
+        ({"code": "new", "aggregation": "unique", "divisor": 2}, "meter_divides_no_number_of_things"),
     ],
 )
 def test_the_database_refuses_a_meter_that_contradicts_itself(meter: dict[str, Any], constraint: str) -> None:

@@ -28,8 +28,9 @@ NEW = {
     "event_type": "net.sent",
     "aggregation": "p95",
     "value_path": "bytes",
-    "unit": "Mbit",
+    "unit": "Mbit/s",
     "conversion": "0.000008",
+    "divisor": "300",
     "event_filter": "direction = out\npaid = true\nport = 443",
     "dimensions": "region, port",
 }
@@ -119,7 +120,8 @@ def test_a_preview_shows_figures_and_stores_nothing(manager: Client, shop: Custo
 
     shown = text_of(manager, "/usage/meters/try/", **draft)
 
-    assert "1,500 Mbit" in shown
+    assert "5 Mbit/s" in shown
+    assert "divided by 300 in the end" in shown
     assert shop.name in shown
     assert not Meter.objects.exists()
 
@@ -137,13 +139,23 @@ def test_the_form_defines_a_meter(manager: Client) -> None:
     meter = Meter.objects.get()
     version = meter.versions.get()
     assert answer["Location"] == f"/usage/meters/{meter.pk}/"
-    assert (meter.name, meter.aggregation, meter.unit) == ("Bandwidth", "p95", "Mbit")
+    assert (meter.name, meter.aggregation, meter.unit) == ("Bandwidth", "p95", "Mbit/s")
+    assert str(meter.divisor) == "300"
     assert version.event_filter == {"direction": "out", "paid": True, "port": 443}
     assert (version.value_path, str(version.conversion), version.dimensions) == (
         "bytes",
         "0.000008",
         ["region", "port"],
     )
+
+
+def test_a_meters_page_says_by_what_its_result_is_divided(manager: Client) -> None:
+    manager.post("/usage/meters/new/", NEW)
+
+    meter = Meter.objects.get()
+    assert "Result divided by 300 Unit Mbit/s" in make_pages.words(manager.get(f"/usage/meters/{meter.pk}/"))
+    assert "; the result is divided by 300." in text_of(manager, "/usage/meters/")
+    assert "the result divided by 300, in Mbit/s" in text_of(manager, f"/usage/meters/{meter.pk}/version/")
 
 
 def test_a_refused_form_keeps_what_was_typed(manager: Client) -> None:

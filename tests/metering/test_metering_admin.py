@@ -72,6 +72,7 @@ def test_a_meter_is_defined_renamed_and_rested_but_counts_what_it_counted() -> N
         "dimensions": "gpu,region",
         "event_filter": "{}",
         "conversion": "1",
+        "divisor": "1",
         "series_limit": "10000",
     }
 

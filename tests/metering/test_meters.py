@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -45,7 +46,9 @@ def test_defining_the_same_again_returns_the_first() -> None:
     assert AuditEntry.objects.filter(verb="meter.defined").count() == 1
 
 
-@pytest.mark.parametrize("change", [{"name": "GPU time"}, {"unit": "s"}, {"event_filter": {"spot": 1}}])
+@pytest.mark.parametrize(
+    "change", [{"name": "GPU time"}, {"unit": "s"}, {"divisor": Decimal(60)}, {"event_filter": {"spot": 1}}]
+)
 def test_a_code_is_taken_once(change: dict[str, Any]) -> None:
     define_meter(**{**GPU, "event_filter": {"spot": True}}, actor=SYSTEM, at=NOON)
 
@@ -62,6 +65,12 @@ def test_a_code_is_taken_once(change: dict[str, Any]) -> None:
         {"aggregation": "count"},
         {"value_path": ""},
         {"dimensions": ["gpu", "gpu"]},
+        {"dimensions": ["(customer)"]},
+        {"divisor": Decimal(0)},
+        {"divisor": Decimal("NaN")},
+        {"divisor": Decimal("1e38")},
+        {"aggregation": "unique", "divisor": Decimal(2)},
+        {"aggregation": "unique", "conversion": Decimal(2)},
         {"event_filter": {"tier": ["spot"]}},
         {"event_filter": {"price": 1.5}},
     ],
