@@ -9,7 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('metering', '0032_find_items_by_key'),
+        ('metering', '0033_large_corrections'),
     ]
 
     operations = [
