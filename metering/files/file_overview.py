@@ -89,16 +89,10 @@ def layout_of(file: UsageFile, *, columns: Sequence[Column] = (), header: bool |
 
 def _with_what_was_said(guess: TableGuess, columns: Sequence[Column]) -> TableGuess:
     if not guess.header and len(columns) == len(guess.columns):
-        named = [
-            replace(column, name=name, role=role, key=key)
-            for column, (name, role, key) in zip(guess.columns, columns, strict=True)
-        ]
+        named = [replace(column, **each._asdict()) for column, each in zip(guess.columns, columns, strict=True)]
         return replace(guess, columns=tuple(named))
-    said = {name: (role, key) for name, role, key in columns}
-    kept = [
-        replace(column, role=said[column.name][0], key=said[column.name][1]) if column.name in said else column
-        for column in guess.columns
-    ]
+    said = {column.name: column._asdict() for column in columns}
+    kept = [replace(column, **said.get(column.name, {})) for column in guess.columns]
     return replace(guess, columns=tuple(kept))
 
 

@@ -228,9 +228,9 @@ def keep_mapping(request: StaffRequest, file_id: int) -> HttpResponseBase:
 
 
 def _columns(request: StaffRequest) -> list[Column]:
-    return list(
-        zip(request.POST.getlist("column"), request.POST.getlist("role"), request.POST.getlist("key"), strict=False)
-    )
+    in_id = set(request.POST.getlist("in_id"))
+    said = zip(request.POST.getlist("column"), request.POST.getlist("role"), request.POST.getlist("key"), strict=False)
+    return [Column(*each, is_in_id=str(place) in in_id) for place, each in enumerate(said)]
 
 
 @require_POST

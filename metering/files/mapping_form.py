@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from metering.sources.mapping import ColumnMapping, Taken, read_mapping
 
 ROLES = (
     ("ignore", "is left out"),
     ("id", "is the id"),
-    ("hash", "is a part of the id"),
     ("subject", "is the subject"),
     ("time", "is the time"),
     ("source", "is the source"),
@@ -18,21 +17,34 @@ ROLES = (
     ("number", "is data, a number"),
     ("text", "is data, a text"),
 )
-# A column's name, what it is, and its name in the data.
-Column = tuple[str, str, str]
 DELIMITER_NAMES = ((",", "comma"), (";", "semicolon"), ("\t", "tab"), ("|", "bar"))
 
 
+class Column(NamedTuple):
+    """What somebody said of a column: its role, its name in the data, and whether it is a part of each row's id.
+
+    That is beside the role: rows without a number of their own are told apart by whose and when they are.
+    """
+
+    name: str
+    role: str
+    key: str
+    is_in_id: bool
+
+
 def mapping_of(form: Mapping[str, str], columns: Sequence[Column]) -> ColumnMapping:
-    """Return the mapping of a form: `columns` are name, role and name in the data; `form` has all the rest.
+    """Return the mapping of a form: what was said of each of the `columns`, and of all the rest in `form`.
 
     Of a file without a header (`header` is `none`) the names are those that were given to its columns, in their order.
 
     Raises: MappingInvalid.
     """
-    by_role = {role: [name for name, given, _ in columns if given == role] for role, _ in ROLES}
+    by_role = {role: [column.name for column in columns if column.role == role] for role, _ in ROLES}
     spec: dict[str, Any] = {
-        "id": {"column": _first(by_role["id"])} if by_role["id"] else {"hash_of": by_role["hash"]},
+        "id": {
+            "column": _first(by_role["id"]),
+            "hash_of": [column.name for column in columns if column.is_in_id],
+        },
         "source": _taken(by_role["source"], form.get("source", "")),
         "type": _taken(by_role["type"], form.get("type", "")),
         "time": {
@@ -42,9 +54,9 @@ def mapping_of(form: Mapping[str, str], columns: Sequence[Column]) -> ColumnMapp
             "twice": form.get("twice", "refuse"),
         },
         "data": [
-            {"column": name, "name": key.strip() or name, "kind": role}
-            for name, role, key in columns
-            if role in {"number", "text"}
+            {"column": column.name, "name": column.key.strip() or column.name, "kind": column.role}
+            for column in columns
+            if column.role in {"number", "text"}
         ],
         "delimiter": form.get("delimiter", ","),
         "decimal_comma": form.get("decimal_comma") == "1",
@@ -54,7 +66,7 @@ def mapping_of(form: Mapping[str, str], columns: Sequence[Column]) -> ColumnMapp
         "floats": form.get("floats", "refuse"),
     }
     if form.get("header") == "none":
-        spec |= {"header": False, "columns": [name for name, _, _ in columns]}
+        spec |= {"header": False, "columns": [column.name for column in columns]}
     subject = _taken(by_role["subject"], form.get("subject", ""))
     if subject["column"] or subject["constant"]:
         spec["subject"] = subject

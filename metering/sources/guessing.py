@@ -54,12 +54,16 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class ColumnGuess:
-    """A column: its name, texts as they stand in the first rows, and what it may be."""
+    """A column: its name, texts as they stand in the first rows, and what it may be.
+
+    That it is a part of the id is never guessed: only a person knows which columns together never repeat.
+    """
 
     name: str
     samples: tuple[str, ...]
     role: str
     key: str
+    is_in_id: bool = False
 
 
 @dataclass(frozen=True, slots=True)

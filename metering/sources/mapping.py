@@ -138,7 +138,7 @@ def read_mapping(spec: object) -> ColumnMapping:
 def _faults_of_parts(mapping: ColumnMapping) -> list[str]:
     faults = []
     if bool(mapping.id.column) == bool(mapping.id.hash_of):
-        faults.append("The id comes from one column, or from a hash of columns.")
+        faults.append("The id comes from one column, or else from columns that together never repeat (their hash).")
     for name, taken in (("source", mapping.source), ("type", mapping.type), ("subject", mapping.subject)):
         if taken is not None and bool(taken.column) == bool(taken.constant):
             faults.append(f"The {name} comes from a column, or is the same for every row.")

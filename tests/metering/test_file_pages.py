@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from typing import Any
 
 import pyarrow as pa
@@ -106,6 +107,32 @@ def test_what_was_filled_in_is_still_there_when_it_was_refused(anna: Client) -> 
     assert "'Berlin' is not a time zone" in words(answer)
     assert 'value="meters/bonn"' in answer.content.decode()
     assert not UsageFileMapping.objects.exists()
+
+
+def test_rows_without_a_number_of_their_own_are_known_by_whose_and_when_they_are(anna: Client) -> None:
+    lines = [
+        b"Project;Read at;kWh",
+        b"project-1;15.10.2026 12:30;1",
+        b"project-1;15.10.2026 12:31;1",
+        b"project-1;15.10.2026 12:30;1",
+    ]
+    address = send(anna, b"\n".join(lines))
+    columns = {
+        "column": ["Project", "Read at", "kWh"],
+        "role": ["subject", "time", "number"],
+        "key": ["", "", "seconds"],
+    }
+
+    without = anna.post(f"{address}mapping/", filled_in(**columns))
+    with_both = anna.post(f"{address}mapping/", filled_in(**columns, in_id=["0", "1"], time_zone="Berlin"))
+    anna.post(f"{address}mapping/", filled_in(**columns, in_id=["0", "1"]))
+    shown = words(anna.get(address))
+
+    assert "The id comes from one column, or else from columns that together never repeat" in words(without)
+    ticks = re.findall(r'name="in_id" value="(\d)"[^>]*?(checked)?>', with_both.content.decode())
+    assert ticks == [("0", "checked"), ("1", "checked"), ("2", "")]
+    assert "2 accepted, 1 duplicate" in shown
+    assert UsageFileMapping.objects.get().spec["id"] == {"hash_of": ["Project", "Read at"]}
 
 
 def test_a_mapping_that_is_there_is_chosen(anna: Client) -> None:

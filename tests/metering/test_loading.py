@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from django.core.management import CommandError, call_command
+from django.core.management import CommandError, call_command, load_command_class
 
 from accounts.access import Actor, Role
 from accounts.errors import PermissionMissing
@@ -19,6 +19,7 @@ from metering.meters.meters import define_meter
 from metering.models import QuarantinedEvent, RefusedEvent, UsageDelta, UsageEvent, UsageFileRefusal
 from metering.sources.focus import event_type
 from metering.sources.loading import FileFormat, LoadReport, detect_format, load_usage
+from metering.sources.mapping import read_mapping
 from tests.make_accounts import actor, customer
 from tests.metering.test_focus import USAGE, focus_file
 
@@ -164,6 +165,14 @@ def test_the_command_reports_as_json(tmp_path: Path) -> None:
     call_command("load_usage", str(file), "--json", stdout=out)
 
     assert json.loads(out.getvalue())["accepted"] == 1
+
+
+def test_the_commands_help_shows_a_mapping_that_can_be_used_as_it_stands() -> None:
+    text = load_command_class("metering", "load_usage").create_parser("manage.py", "load_usage").format_help()
+
+    mapping = read_mapping(json.loads(text[text.index("  {") : text.index("A load that was cut off")]))
+
+    assert mapping.time.format == "%d.%m.%Y %H:%M"
 
 
 @pytest.mark.django_db

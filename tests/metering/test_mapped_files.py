@@ -198,8 +198,8 @@ def test_other_encodings_are_read_where_the_mapping_says_so() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"id": {}}, "The id comes from one column, or from a hash"),
-        ({"id": {"column": "a", "hash_of": ["b"]}}, "The id comes from one column, or from a hash"),
+        ({"id": {}}, "The id comes from one column, or else from columns"),
+        ({"id": {"column": "a", "hash_of": ["b"]}}, "The id comes from one column, or else from columns"),
         ({"source": {"column": "a", "constant": "b"}}, "The source comes from a column, or is the same"),
         ({"type": {}}, "The type comes from"),
         ({"time": {"column": ""}}, "The time needs a column"),

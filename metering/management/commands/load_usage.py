@@ -44,7 +44,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Take the file, its layout, its mapping and the form of the report."""
         parser.formatter_class = RawDescriptionHelpFormatter
-        parser.epilog = _ABOUT.replace("%", "%%")
+        parser.epilog = _ABOUT
         parser.add_argument("file", type=Path)
         parser.add_argument(
             "--format", choices=[*FileFormat, "auto"], default="auto", help="told from the file's beginning if left out"
