@@ -1,4 +1,4 @@
-"""The form of a new correction: events that were ticked in the explorer, that share something, or that a file lists."""
+"""The form of a new correction: events ticked in the explorer or all it found, that share something, or of a file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.core.exceptions import TooManyFieldsSent
 from django.core.files.uploadedfile import UploadedFile
 from django.http import QueryDict
 from django.utils.dateparse import parse_date
@@ -15,13 +16,16 @@ from django.utils.dateparse import parse_date
 from accounts.errors import CountinghouseError
 from accounts.models import Customer
 from accounts.periods import start_of_day
-from metering.corrections.correction_selection import EventFilter, NamedEvent, read_file
+from metering.corrections.correction_selection import EventFilter, NamedEvent, count_by_filter, filter_of, read_file
+from metering.corrections.correction_words import words_of
 from metering.errors import CorrectionFileInvalid, CorrectionSelectionInvalid
 from metering.models import Meter, UsageEvent
 from metering.reading.event_list import read_cursor
+from metering.reading.usage_questions import read_events_asked
+from metering.reading.words import Words
 
 # The ways to say which events are meant.
-TICKED, NAMED, SHARED, LISTED = "ticked", "named", "shared", "listed"
+TICKED, ASKED, NAMED, SHARED, LISTED = "ticked", "asked", "named", "shared", "listed"
 _FILE_BYTES = 20 * 1024 * 1024
 _MOST_TICKED = 100
 _DAY = timedelta(days=1)
@@ -57,7 +61,7 @@ class Asked:
 def way_of(sent: QueryDict) -> str:
     """Return in which way a form says which events are meant; what was not said follows from what was filled in."""
     said = sent.get("way", "")
-    if said in {TICKED, NAMED, SHARED, LISTED}:
+    if said in {TICKED, ASKED, NAMED, SHARED, LISTED}:
         return said
     if sent.getlist("event"):
         return TICKED
@@ -120,7 +124,7 @@ def read_form(sent: QueryDict, upload: UploadedFile[bytes] | None) -> Asked:
     """
     voids = sent.get("effect") == "void"
     changes = {} if voids else _pairs(sent.get("changes", ""))
-    if sent.get("effect") == "replace" and not changes and way_of(sent) in {NAMED, SHARED}:
+    if sent.get("effect") == "replace" and not changes and way_of(sent) in {ASKED, NAMED, SHARED}:
         message = "Say which values count instead, or choose that the events do not count."
         raise CorrectionSelectionInvalid(message)
     events = _chosen(sent, upload, voids=voids, changes=changes)
@@ -134,6 +138,8 @@ def _chosen(
     way = way_of(sent)
     if way == TICKED:
         return _ticked(sent, voids=voids, changes=changes)
+    if way == ASKED:
+        return _filter_asked(sent)
     if way == LISTED or upload is not None:
         return _of_file(upload)
     if way == NAMED:
@@ -160,6 +166,35 @@ def _of_file(upload: UploadedFile[bytes] | None) -> list[NamedEvent]:
         return read_file(upload.read().decode())
     except UnicodeDecodeError as error:
         raise CorrectionFileInvalid from error
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """All events that match what a list of events was asked: how many, what was asked in words, and as an address."""
+
+    events: int
+    words: list[tuple[str, str]]
+    question: str
+
+
+def matching_events(sent: QueryDict) -> Matching | None:
+    """Return the events that match the list from which a form was opened; None where it was opened elsewhere.
+
+    Raises: CorrectionSelectionInvalid, EventsSearchedTooLong.
+    """
+    if not sent.get("question"):
+        return None
+    chosen = _filter_asked(sent)
+    return Matching(count_by_filter(chosen), words_of(chosen.described()), sent.get("question", ""))
+
+
+def _filter_asked(sent: QueryDict) -> EventFilter:
+    try:
+        words = Words(dict(QueryDict(sent.get("question", "")).lists()))
+        return filter_of(read_events_asked(words, own_customer_id=None).question)
+    except (CountinghouseError, TooManyFieldsSent) as error:
+        message = f"What the list of events was asked cannot be read. {error}"
+        raise CorrectionSelectionInvalid(message) from error
 
 
 def _filter(sent: QueryDict) -> EventFilter:

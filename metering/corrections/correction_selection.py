@@ -14,6 +14,7 @@ from django.db import connection
 
 from metering.errors import CorrectionFileInvalid, CorrectionSelectionInvalid, CorrectionTooLarge
 from metering.events import event_key
+from metering.reading.event_list import IN_METER, EventQuestion, in_time
 
 MAX_EVENTS = 1_000_000
 _SAID = 5
@@ -25,6 +26,8 @@ class EventFilter:
 
     `start` and `end` bound the event's own time, `[start, end)`. `data` are values that the data hold under a name, as
     texts. `origin` are the events of batches that came from there, such as "usage backfill 7" or the name of a file.
+    With `meter_id` they are, as in the list of events, those that count or counted in a series of the customer and the
+    meter whose dimensions are among `filters` (None: a dimension that is not there).
     """
 
     customer_id: int | None = None
@@ -34,6 +37,10 @@ class EventFilter:
     end: datetime | None = None
     data: Mapping[str, str] = field(default_factory=dict)
     origin: str = ""
+    event_id: str = ""
+    subject: str = ""
+    meter_id: int | None = None
+    filters: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
 
     def described(self) -> dict[str, Any]:
         """Return what was asked for, as it is kept."""
@@ -42,6 +49,22 @@ class EventFilter:
             for name, value in asdict(self).items()
             if value
         }
+
+
+def filter_of(question: EventQuestion) -> EventFilter:
+    """Return what the events of a list have in common."""
+    return EventFilter(
+        customer_id=question.customer_id,
+        type=question.type,
+        source=question.source,
+        start=question.period.start,
+        end=question.period.end,
+        data=question.data,
+        event_id=question.event_id,
+        subject=question.subject,
+        meter_id=question.meter_id,
+        filters=question.filters,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,14 +120,13 @@ _COUNTS = """
     ))
 """
 
-_BY_FILTER = f"""
-    INSERT INTO metering_usagecorrectionitem (correction_id, customer_id, time, key, state, detail)
-    SELECT %(correction)s, event.customer_id, event.time, event.key, 'waiting', ''
+_FITS = f"""
     FROM usage_event AS event
     WHERE (%(customer_id)s::bigint IS NULL OR event.customer_id = %(customer_id)s)
       AND (%(start)s::timestamptz IS NULL OR event.time >= %(start)s)
       AND (%(end)s::timestamptz IS NULL OR event.time < %(end)s)
       AND (%(type)s = '' OR event.type = %(type)s) AND (%(source)s = '' OR event.source = %(source)s)
+      AND (%(event_id)s = '' OR event.event_id = %(event_id)s) AND (%(subject)s = '' OR event.subject = %(subject)s)
       AND (%(origin)s = '' OR event.batch_id IN (SELECT id FROM metering_usagebatch WHERE origin = %(origin)s))
       AND NOT EXISTS (
           SELECT FROM jsonb_each_text(%(data)s::jsonb) AS wanted(name, value)
@@ -112,8 +134,37 @@ _BY_FILTER = f"""
                 IS DISTINCT FROM wanted.value
       )
       AND event.event_id <> '' AND usage_is_recountable(event.customer_id, event.time) AND {_COUNTS}
-    LIMIT %(limit)s
 """  # noqa: S608 -- built from constants
+_TAKE = """
+    INSERT INTO metering_usagecorrectionitem (correction_id, customer_id, time, key, state, detail)
+    SELECT %(correction)s, event.customer_id, event.time, event.key, 'waiting', ''
+"""
+
+
+def count_by_filter(chosen: EventFilter, *, limit: int = MAX_EVENTS) -> int:
+    """Return how many events fit and still count: those that a correction would be about; `limit` + 1 if more.
+
+    Raises: EventsSearchedTooLong.
+    """
+    with in_time(), connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT count(*) FROM (SELECT {_where(chosen)} LIMIT %(limit)s) AS fitting",  # noqa: S608 -- constants
+            {**_parameters(chosen), "limit": limit + 1},
+        )
+        (count,) = cursor.fetchone()
+    return int(count)
+
+
+def _where(chosen: EventFilter) -> str:
+    return _FITS + IN_METER if chosen.meter_id else _FITS
+
+
+def _parameters(chosen: EventFilter) -> dict[str, Any]:
+    return {
+        **asdict(chosen),
+        "data": msgspec.json.encode(dict(chosen.data)).decode(),
+        "filters": msgspec.json.encode({name: list(allowed) for name, allowed in chosen.filters.items()}).decode(),
+    }
 
 
 def take_by_filter(correction_id: int, chosen: EventFilter) -> int:
@@ -126,18 +177,8 @@ def take_by_filter(correction_id: int, chosen: EventFilter) -> int:
         raise CorrectionSelectionInvalid(msg)
     with connection.cursor() as cursor:
         cursor.execute(
-            _BY_FILTER,
-            {
-                "correction": correction_id,
-                "customer_id": chosen.customer_id,
-                "start": chosen.start,
-                "end": chosen.end,
-                "type": chosen.type,
-                "source": chosen.source,
-                "origin": chosen.origin,
-                "data": msgspec.json.encode(dict(chosen.data)).decode(),
-                "limit": MAX_EVENTS + 1,
-            },
+            f"{_TAKE} {_where(chosen)} LIMIT %(limit)s",
+            {**_parameters(chosen), "correction": correction_id, "limit": MAX_EVENTS + 1},
         )
         count = int(cursor.rowcount)
     if count > MAX_EVENTS:

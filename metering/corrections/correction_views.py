@@ -54,6 +54,11 @@ def new_correction(request: StaffRequest) -> HttpResponseBase:
             messages.error(request, str(refusal))
         else:
             return redirect("metering:correction", correction.pk)
+    matching = None
+    try:
+        matching = correction_form.matching_events(sent)
+    except CountinghouseError as refusal:
+        messages.error(request, str(refusal))
     customer = Customer.objects.select_related("legal_entity").filter(code=sent.get("customer", "").strip()).first()
     return page(
         request,
@@ -64,6 +69,7 @@ def new_correction(request: StaffRequest) -> HttpResponseBase:
         types=Meter.objects.order_by("event_type").values_list("event_type", flat=True).distinct()[:500],
         sent=sent,
         way=correction_form.way_of(sent),
+        matching=matching,
         ticked=correction_form.ticked_events(sent),
         voids=sent.get("effect") == "void",
         zone=customer.legal_entity.time_zone if customer else "UTC",

@@ -9,27 +9,35 @@ from decimal import Decimal
 from typing import Any
 
 from accounts.models import Customer
-from metering.models import UsageCorrection
+from metering.models import Meter, UsageCorrection
 
 _NAMES = {
     "customer_id": "Customer",
     "type": "Type",
     "source": "Source",
+    "event_id": "Event id",
+    "subject": "Subject",
     "start": "From",
     "end": "Until, not included",
     "data": "Data hold",
+    "meter_id": "Of the meter",
+    "filters": "With",
     "origin": "Came with",
 }
 
 
 def events_asked_for(correction: UsageCorrection) -> list[tuple[str, str]]:
-    """Return what the events of a correction have in common, or the first of those that were named; one query.
+    """Return what the events of a correction have in common, or the first of those that were named.
 
     Nothing of a revert: its events are those of what it reverts.
     """
     if correction.reverts_id:
         return []
-    asked = correction.selection
+    return words_of(correction.selection)
+
+
+def words_of(asked: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the same of a selection as it is kept; two queries at most."""
     if "first" in asked:
         more = asked.get("events", 0) - len(asked["first"])
         named = [*asked["first"], f"and {more:,} more"] if more > 0 else asked["first"]
@@ -43,6 +51,11 @@ def _words(name: str, value: Any) -> str:
         return f"{customer.name}, {customer.code}" if customer else str(value)
     if name in {"start", "end"}:
         return f"{datetime.fromisoformat(value).astimezone(UTC):%-d %b %Y, %H:%M} UTC"
+    if name == "meter_id":
+        meter = Meter.objects.filter(pk=value).first()
+        return f"{meter.name}, {meter.code}" if meter else str(value)
+    if name == "filters":
+        return "; ".join(f"{key} = {' or '.join(each or 'none' for each in values)}" for key, values in value.items())
     return ", ".join(f"{key} = {each}" for key, each in value.items()) if isinstance(value, Mapping) else str(value)
 
 

@@ -131,19 +131,20 @@ _EVENTS = """
       {conditions}
     ORDER BY time, key LIMIT %(limit)s
 """
-_IN_METER = """
-    AND (event.series_ids && ARRAY({series}) OR EXISTS (
-        SELECT FROM usage_amendment AS amendment
-        WHERE amendment.customer_id = event.customer_id AND amendment.time = event.time AND amendment.key = event.key
-          AND amendment.series_ids && ARRAY({series})
-    ))
-"""
 _SERIES_OF_METER = """
     SELECT series.id FROM usage_series AS series
     WHERE series.customer_id = %(customer_id)s AND series.meter_id = %(meter_id)s AND NOT EXISTS (
         SELECT FROM jsonb_each(%(filters)s::jsonb) AS filter(name, allowed)
         WHERE NOT allowed @> coalesce(series.dimensions -> name, 'null')
     )
+"""
+# Events that count, or counted, in a series of a meter whose dimensions are among those that were asked for.
+IN_METER: Final = f"""
+    AND (event.series_ids && ARRAY({_SERIES_OF_METER}) OR EXISTS (
+        SELECT FROM usage_amendment AS amendment
+        WHERE amendment.customer_id = event.customer_id AND amendment.time = event.time AND amendment.key = event.key
+          AND amendment.series_ids && ARRAY({_SERIES_OF_METER})
+    ))
 """
 _CONDITIONS: Mapping[str, str] = {
     "after": "AND (time, key) > (%(after_time)s, %(after_key)s) AND time >= %(after_time)s",
@@ -154,7 +155,7 @@ _CONDITIONS: Mapping[str, str] = {
     "subject": "AND subject = %(subject)s",
     "data": "AND NOT EXISTS (SELECT FROM jsonb_each_text(%(data)s::jsonb) AS wanted(name, value)"
     " WHERE coalesce(data ->> name, data #>> string_to_array(name, '.')) IS DISTINCT FROM value)",
-    "meter_id": _IN_METER.format(series=_SERIES_OF_METER),
+    "meter_id": IN_METER,
 }
 _AMENDMENTS = """
     SELECT amendment.key, amendment.sign, amendment.series_ids, amendment.batch_id
@@ -222,13 +223,13 @@ def _rows(question: EventQuestion, *, limit: int, after: Place | None) -> list[t
         "after_key": after.key if after else None,
     }
     del values["after"]
-    with _in_time(), connection.cursor() as cursor:
+    with in_time(), connection.cursor() as cursor:
         cursor.execute(_EVENTS.replace("{conditions}", " ".join(asked)), values)
         return list(cursor.fetchall())
 
 
 @contextmanager
-def _in_time() -> Iterator[None]:
+def in_time() -> Iterator[None]:
     """Bound a search: what nearly no event says is looked for among all of a customer's events of the period.
 
     Raises: EventsSearchedTooLong.

@@ -15,14 +15,18 @@ from django.views.decorators.http import require_GET
 from accounts.access import Permission
 from accounts.errors import CountinghouseError
 from accounts.pages import Crumb, StaffRequest, csv_answer, fragment, page, staff_page
+from metering.corrections.correction_selection import count_by_filter, filter_of
+from metering.errors import EventsSearchedTooLong
 from metering.reading import explorer_form, usage_explorer
 from metering.reading.event_list import cursor_text, list_events, read_cursor
 from metering.reading.usage_explorer import Addresses
-from metering.reading.usage_questions import UsageQuestion, read_events_asked
+from metering.reading.usage_questions import EventsAsked, UsageQuestion, read_events_asked
 from metering.reading.words import Words
 from metering.retention import retention
 
 EVENTS_SHOWN = 100
+# On each page of the list; who corrects them is told the full number.
+COUNTED_AT_MOST = 10_000
 
 
 @require_GET
@@ -67,6 +71,7 @@ def explorer_events(request: StaffRequest) -> HttpResponseBase:
     except CountinghouseError as error:
         problem = str(error)
     period = asked.question.period if asked else None
+    is_paged = events is not None and (events.following is not None or bool(words.one("cursor")))
     following = cursor_text(events.following) if events and events.following else ""
     return page(
         request,
@@ -81,8 +86,25 @@ def explorer_events(request: StaffRequest) -> HttpResponseBase:
         problem=problem,
         customer=asked.customer if asked else None,
         words=request.GET.dict(),
+        matching=_matching(asked) if asked and is_paged else 0,
+        counted_at_most=COUNTED_AT_MOST,
+        question=_without_place(request),
         hidden=[(key, value) for key, values in request.GET.lists() if key not in _TYPED for value in values],
     )
+
+
+def _matching(asked: EventsAsked) -> int:
+    """Return how many events match and still count, 10,001 if more; 0 where that cannot be told soon."""
+    try:
+        return count_by_filter(filter_of(asked.question), limit=COUNTED_AT_MOST)
+    except EventsSearchedTooLong:
+        return 0
+
+
+def _without_place(request: StaffRequest) -> str:
+    question = request.GET.copy()
+    question.pop("cursor", None)
+    return question.urlencode()
 
 
 _TYPED = frozenset({"type", "source", "id", "cursor"})

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from urllib.parse import urlencode
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.http import QueryDict
 from django.test import Client
 
 from accounts.access import Role
 from accounts.models import ApprovalRequest, Customer
 from accounts.periods import Period
+from metering.corrections import correction_selection
 from metering.corrections.correction_work import apply_some
 from metering.models import UsageCorrection
 from metering.reading.event_list import EventQuestion, list_events
+from metering.reading.usage_questions import read_events_asked
+from metering.reading.words import Words
 from tests import make_accounts, make_corrections
 from tests import make_metering as make
 
@@ -193,3 +198,84 @@ def test_days_are_those_of_the_customers_invoices_and_the_last_is_included(clien
     )
 
     assert UsageCorrection.objects.get().events == 2
+
+
+def listed(customer: Customer, **words: str) -> str:
+    """Return the address of a list of events of October."""
+    asked = {"customer": customer.code, "start": "2026-10-01", "end": "2026-11-01", "time_zone": "UTC", **words}
+    return f"/usage/explorer/events/?{urlencode(asked)}"
+
+
+def test_all_events_that_match_a_list_are_corrected_however_many_pages_it_has(
+    client: Client, customer: Customer
+) -> None:
+    make.ingested(
+        *[make.event(seconds="1", region="eu") for _ in range(120)], make.event("odd", region="eu", seconds="1")
+    )
+    make_corrections.voided("odd")
+    signed_in(client, Role.FINANCE_ANALYST)
+    address = listed(customer, **{"data[region]": "eu"})
+
+    assert "Correct all 121 that match" in client.get(address).text
+    question = {"question": address.partition("?")[2], "customer": customer.code}
+    chosen = client.post("/usage/corrections/new/", {**question, "step": "choose", "way": "asked"})
+    assert "All 121 events that your search found, on all its pages" in chosen.text
+    assert "region = eu" in chosen.text
+    client.post("/usage/corrections/new/", {**question, "way": "asked", "effect": "void", "reason": "a test"})
+
+    correction = UsageCorrection.objects.exclude(status="applied").get()
+    assert (correction.kind, correction.events) == ("void", 121)
+    shown = client.get(f"/usage/corrections/{correction.pk}/").text
+    assert "region = eu" in shown
+    make_corrections.applied(correction)
+    assert sum(total.sum for total in make.totals(customer)) == 999
+
+
+def test_a_list_of_one_page_is_ticked(client: Client, customer: Customer) -> None:
+    signed_in(client, Role.FINANCE_ANALYST)
+
+    shown = client.get(listed(customer)).text
+
+    assert "Correct them" in shown
+    assert "that match" not in shown
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {},
+        {"type": make.GPU_USED, "source": "cluster/1"},
+        {"id": "e1"},
+        {"subject": "project-1", "data[region]": "us"},
+        {"meter": "by-region", "filter[region]": "us"},
+        {"meter": "by-region", "filter[region]": "(none)"},
+        {"start": "2026-10-15T10:30:00Z", "end": "2026-10-15T10:30:01Z"},
+        {"end": "2026-10-15T10:30:00Z"},
+    ],
+)
+def test_what_matches_is_what_the_list_shows_as_counted(customer: Customer, words: dict[str, str]) -> None:
+    make.meter(code="by-region", dimensions=["region"])
+    make.ingested(
+        make.event("e3", region="us", seconds="4"), make.event("e4", time="2026-10-15T10:59:00Z", seconds="4")
+    )
+    make_corrections.replaced("e2", region="eu")
+    make_corrections.voided("e3")
+    make.ingested(make.event("e5", region="us", seconds="4"))
+    sent = QueryDict(listed(customer, **words).partition("?")[2])
+    question = read_events_asked(Words(dict(sent.lists())), own_customer_id=None).question
+
+    counted = [event.id for event in list_events(question, limit=50).events if event.state == "counted"]
+    found = correction_selection.count_by_filter(correction_selection.filter_of(question))
+
+    assert found == len(counted)
+
+
+@pytest.mark.parametrize("question", ["", "customer=nobody", "customer=%00", "meter=&filter[a]=b"])
+def test_a_list_that_asked_nothing_clear_corrects_nothing(client: Client, customer: Customer, question: str) -> None:
+    signed_in(client, Role.FINANCE_ANALYST)
+
+    sent = {"question": question, "way": "asked", "effect": "void", "reason": "x"}
+    answer = client.post("/usage/corrections/new/", sent)
+
+    assert "cannot be read" in answer.text
+    assert not UsageCorrection.objects.exists()
