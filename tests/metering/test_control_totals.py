@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from django.db import IntegrityError, connections, transaction
+from django.db import connections
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
@@ -22,7 +21,7 @@ from metering.errors import ControlTotalsForeign, ControlTotalsInvalid
 from metering.models import ControlTotal
 from tests import make_accounts
 from tests import make_metering as make
-from tests.behind_the_back import execute
+from tests.behind_the_back import execute, refused
 from tests.make_metering import GPU_USED, NOON, SYSTEM
 
 pytestmark = pytest.mark.django_db
@@ -189,32 +188,36 @@ def test_the_description_of_the_api_knows_the_door(client: Client) -> None:
     assert schema["paths"]["/api/v1/control-totals"]["post"]["operationId"] == "control_totals_create"
 
 
-def refused(act: Callable[[], object], *, saying: str) -> None:
-    with pytest.raises(IntegrityError, match=saying), transaction.atomic():
-        act()
-
-
 def test_the_database_refuses_to_rewrite_what_was_stated() -> None:
     stated(statement())
     execute("SET CONSTRAINTS ALL IMMEDIATE")
 
-    refused(lambda: ControlTotal.objects.update(count=7), saying="supersedes it")
-    refused(lambda: ControlTotal.objects.all().delete(), saying="supersedes it")
-    refused(lambda: execute("TRUNCATE metering_controltotal"), saying="supersedes it")
+    with refused("supersedes it"):
+        ControlTotal.objects.update(count=7)
+    with refused("supersedes it"):
+        ControlTotal.objects.all().delete()
+    with refused("supersedes it"):
+        execute("TRUNCATE metering_controltotal")
 
 
-def keep(**fields: Any) -> Callable[[], object]:
-    """Return what writes a control total behind the verb's back."""
+def keep(**fields: Any) -> None:
+    """Write a control total behind the verb's back."""
     values = {"source": "s", "type": "t", "hour": TEN, "number": 1, "count": 1, "stated_at": NOON, **fields}
-    return lambda: ControlTotal.objects.create(**values)
+    ControlTotal.objects.create(**values)
 
 
 def test_the_database_refuses_a_statement_that_cannot_be_one() -> None:
-    keep()()
+    keep()
 
-    refused(keep(), saying="control_total_has_its_own_number")
-    refused(keep(number=2, hour=TEN.replace(second=1)), saying="control_total_is_for_a_full_hour")
-    refused(keep(number=2, hour=TEN.replace(microsecond=1)), saying="control_total_is_for_a_full_hour")
-    refused(keep(number=2, count=-1), saying="control_total_counts_from_zero")
-    refused(keep(number=0), saying="control_total_counts_from_zero")
-    refused(keep(number=2, sum=Decimal(1)), saying="control_total_sums_what_a_meter_reads")
+    with refused("control_total_has_its_own_number"):
+        keep()
+    with refused("control_total_is_for_a_full_hour"):
+        keep(number=2, hour=TEN.replace(second=1))
+    with refused("control_total_is_for_a_full_hour"):
+        keep(number=2, hour=TEN.replace(microsecond=1))
+    with refused("control_total_counts_from_zero"):
+        keep(number=2, count=-1)
+    with refused("control_total_counts_from_zero"):
+        keep(number=0)
+    with refused("control_total_sums_what_a_meter_reads"):
+        keep(number=2, sum=Decimal(1))
