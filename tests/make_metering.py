@@ -127,6 +127,12 @@ def totals(
     return series_totals([UsageWindow(customer_id=customer_id, start=start, end=end)])
 
 
+def total(customer: Customer) -> tuple[Decimal | int, int]:
+    """What a customer's series add up to together: the sum, and the number of events."""
+    found = totals(customer)
+    return sum((each.sum for each in found), Decimal(0)), sum(each.count for each in found)
+
+
 def broken_rules() -> list[str]:
     """Ask every invariant of usage, and return the names of those that do not hold."""
     with connection.cursor() as cursor:

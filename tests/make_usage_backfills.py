@@ -14,10 +14,16 @@ from metering.usage_backfills import decisions
 from metering.usage_backfills.staging import StageResult, stage_events
 from metering.usage_backfills.work import work_on
 from tests import make_accounts
+from tests import make_metering as make
 from tests.make_metering import NOON, SYSTEM
 
 START, END = datetime(2026, 10, 5, tzinfo=UTC), datetime(2026, 10, 12, tzinfo=UTC)
 WITHIN = "2026-10-07T10:30:00Z"
+
+
+def event(event_id: str, *, time: str = WITHIN, **data: Any) -> dict[str, object]:
+    """Make an event of the period that backfills are of."""
+    return make.event(event_id, time=time, **data)
 
 
 def opened(*, actor: Actor | None = None, at: datetime = NOON, **change: Any) -> UsageBackfill:

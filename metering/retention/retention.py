@@ -148,13 +148,7 @@ def _verify_part(month: date, *, actor: Actor, at: datetime) -> ArchivedMonth:
     _require(archived, Status.EXPORTED)
     table = archive_tables.partition_of(month)
     archive_tables.keep_others_out(table)
-    waiting = ArchivedPart.objects.filter(month=archived, verified_at__isnull=True).order_by("number")
-    part = waiting.first()
-    if part is not None:
-        archive_parts.compare(part, archived, table=table)
-        part.verified_at = at
-        part.save(update_fields=["verified_at"])
-    if waiting.exists():
+    if _compare_one(archived, table=table, noted_in="verified_at", at=at):
         return archived
     # Events are only ever added: as many as were verified, one part after another, are those that were verified.
     _require_count(archived, table=table)
@@ -166,6 +160,17 @@ def _verify_part(month: date, *, actor: Actor, at: datetime) -> ArchivedMonth:
     archive_parts.remove_superseded(archived)
     audit.record(actor=actor, verb="archived_month.verified", subject=archived, at=at, data={"events": archived.rows})
     return archived
+
+
+def _compare_one(archived: ArchivedMonth, *, table: str, noted_in: str, at: datetime) -> bool:
+    """Compare the next file that was not, and note when; return whether more wait."""
+    waiting = ArchivedPart.objects.filter(month=archived, **{f"{noted_in}__isnull": True}).order_by("number")
+    part = waiting.first()
+    if part is not None:
+        archive_parts.compare(part, archived, table=table)
+        setattr(part, noted_in, at)
+        part.save(update_fields=[noted_in])
+    return waiting.exists()
 
 
 def _require_count(archived: ArchivedMonth, *, table: str) -> None:
@@ -251,13 +256,7 @@ def _drop_once_compared(month: date, *, actor: Actor, at: datetime) -> ArchivedM
     _require(archived, Status.DETACHED)
     table = archive_tables.detached_of(month)
     archive_tables.keep_others_out(table)
-    waiting = ArchivedPart.objects.filter(month=archived, compared_at__isnull=True).order_by("number")
-    part = waiting.first()
-    if part is not None:
-        archive_parts.compare(part, archived, table=table)
-        part.compared_at = at
-        part.save(update_fields=["compared_at"])
-    if waiting.exists():
+    if _compare_one(archived, table=table, noted_in="compared_at", at=at):
         return archived
     archive_parts.require_whole(archived)
     _require_count(archived, table=table)

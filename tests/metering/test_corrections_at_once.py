@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import threading
-from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
-from django.db import connection
 
 from accounts.models import Customer
-from metering import rollups, verification
+from metering import rollups
 from metering.corrections.correction_selection import EventFilter
 from metering.corrections.correction_work import apply_some
-from metering.invariants import RULES
 from metering.models import UsageAmendment, UsageCorrection, UsageCorrectionItem
 from tests import make_accounts, make_corrections
 from tests import make_metering as make
 from tests.parallel import in_parallel
 from tests.programs import killed_in_a_step
+from tests.ties import assert_everything_ties_and_recounts
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -31,15 +29,6 @@ def shop() -> Customer:
     make.meter(aggregation="unique")
     make.subject("project-1", customer=customer)
     return customer
-
-
-def assert_everything_ties() -> None:
-    for rule in RULES:
-        with connection.cursor() as cursor:
-            cursor.execute(rule.sql)
-            assert cursor.fetchall() == [], rule.name
-    for chunk in verification.plan(start=make.LONG_AGO, end=datetime(2027, 1, 1, tzinfo=UTC)):
-        assert verification.verify(chunk).shown == []
 
 
 def many(count: int, *, seconds: str = "1") -> None:
@@ -83,7 +72,7 @@ def test_two_workers_and_a_second_correction_amend_each_event_once_while_usage_c
     states = UsageCorrectionItem.objects.filter(state="applied").values_list("key", flat=True)
     assert len(states) == len(set(states)) == 300
     assert UsageAmendment.objects.count() == 300
-    assert_everything_ties()
+    assert_everything_ties_and_recounts()
 
 
 def test_events_that_are_sent_again_while_they_are_corrected_stay_corrected(shop: Customer) -> None:
@@ -112,7 +101,7 @@ def test_events_that_are_sent_again_while_they_are_corrected_stay_corrected(shop
     assert accepted
     assert set(accepted) == {0}
     assert totals == {"sum": 600, "max": 5, "unique": 1}
-    assert_everything_ties()
+    assert_everything_ties_and_recounts()
 
 
 APPLY_BY_TENS = """
@@ -131,11 +120,11 @@ def test_a_correction_killed_in_the_middle_goes_on_and_amends_each_event_once(sh
 
     settled = UsageCorrectionItem.objects.filter(correction=correction, state="applied").count()
     assert 0 < settled < 400
-    assert_everything_ties()
+    assert_everything_ties_and_recounts()
     apply_some(correction_id=correction.pk, actor=make.SYSTEM, at=make.NOON)
 
     correction.refresh_from_db()
     assert (correction.status, correction.applied, correction.skipped) == ("applied", 400, 0)
     totals = {total.meter_id: total.sum for total in make.totals(shop)}
     assert totals[min(totals)] == Decimal(1_200)
-    assert_everything_ties()
+    assert_everything_ties_and_recounts()

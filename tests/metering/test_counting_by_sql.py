@@ -8,19 +8,19 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
+from django.db import transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from metering import rollups
 from metering.events import decode_line
-from metering.invariants import RULES
 from metering.meters.meters import MeterReading, add_version
 from metering.models import Meter, QuarantinedEvent
 from metering.quarantine.quarantine import release
 from tests import make_accounts
 from tests import make_metering as make
 from tests.make_metering import LONG_AGO, SYSTEM
+from tests.ties import assert_everything_ties
 
 pytestmark = pytest.mark.django_db
 
@@ -83,13 +83,6 @@ def fitted(aggregation: str, reading: MeterReading, first: MeterReading) -> Mete
         event_filter=reading.event_filter,
         dimensions=first.dimensions if aggregation == Meter.Aggregation.GAUGE else reading.dimensions,
     )
-
-
-def assert_everything_ties() -> None:
-    for rule in RULES:
-        with connection.cursor() as cursor:
-            cursor.execute(rule.sql)
-            assert cursor.fetchall() == [], rule.name
 
 
 @pytest.fixture(autouse=True)

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from django.db import close_old_connections, connection, connections, transaction
+from django.db import close_old_connections, connections, transaction
 
 from accounts.models import Customer
 from metering import rollups
-from metering.invariants import RULES
 from metering.models import QuarantinedEvent, UsageDelta, UsageEvent, UsageIdentity
 from metering.quarantine.quarantine import release
 from metering.reading import usage
@@ -25,6 +24,7 @@ from tests import make_accounts
 from tests import make_metering as make
 from tests.patience import PATIENCE_SECONDS
 from tests.programs import killed_in_a_step
+from tests.ties import assert_everything_ties
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -77,13 +77,6 @@ def in_parallel(*calls: Callable[[], object]) -> None:
     with ThreadPoolExecutor(len(calls)) as pool:
         for future in [pool.submit(run, call) for call in calls]:
             future.result()
-
-
-def assert_everything_ties() -> None:
-    for rule in RULES:
-        with connection.cursor() as cursor:
-            cursor.execute(rule.sql)
-            assert cursor.fetchall() == [], rule.name
 
 
 def test_parallel_senders_of_the_same_events_count_each_once_while_the_fold_runs(shop: Customer) -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from django.db import connection, transaction
+from django.db import transaction
 
 from accounts.access import Role
 from accounts.errors import ApprovalNeedsAPerson, PermissionMissing, ReasonMissing
@@ -14,7 +14,6 @@ from accounts.models import ApprovalRequest, AuditEntry, Customer
 from accounts.periods import PeriodInvalid
 from metering import rollups
 from metering.errors import BackfillNotReadable, BackfillOpen, MeterRests, MeterUnknown
-from metering.invariants import RULES
 from metering.meters import meter_backfill
 from metering.meters.meter_backfill import count_chunk, request_backfill
 from metering.meters.meters import change_meter, define_meter
@@ -26,6 +25,7 @@ from tests.behind_the_back import execute, refused
 from tests.make_backfills import ALL, END, START, asked, counted, customer_with_events, late_meter, sum_of
 from tests.make_corrections import voided
 from tests.make_metering import NOON, SYSTEM
+from tests.ties import assert_everything_ties
 
 pytestmark = pytest.mark.django_db
 
@@ -35,13 +35,6 @@ Status = MeterBackfill.Status
 @pytest.fixture
 def shop() -> Customer:
     return customer_with_events()
-
-
-def assert_everything_ties() -> None:
-    for rule in RULES:
-        with connection.cursor() as cursor:
-            cursor.execute(rule.sql)
-            assert cursor.fetchall() == [], rule.name
 
 
 def test_stored_events_count_in_the_meter_as_new_facts(shop: Customer) -> None:

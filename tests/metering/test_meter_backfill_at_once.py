@@ -7,14 +7,13 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-from django.db import connection, transaction
+from django.db import transaction
 
 from accounts.access import Role
 from accounts.approvals import decide
 from accounts.errors import ApprovalOfOwnRequest, PermissionMissing
 from accounts.models import ApprovalRequest, Customer
 from metering import rollups
-from metering.invariants import RULES
 from metering.meters import meter_backfill
 from metering.meters.meter_backfill import count_chunk, due
 from metering.models import MeterBackfill, UsageSeries
@@ -29,6 +28,7 @@ from tests.make_metering import NOON
 from tests.parallel import in_parallel
 from tests.patience import PATIENCE_SECONDS
 from tests.programs import killed_in_a_step
+from tests.ties import assert_everything_ties
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -38,13 +38,6 @@ Status = MeterBackfill.Status
 @pytest.fixture
 def shop() -> Customer:
     return customer_with_events()
-
-
-def assert_everything_ties() -> None:
-    for rule in RULES:
-        with connection.cursor() as cursor:
-            cursor.execute(rule.sql)
-            assert cursor.fetchall() == [], rule.name
 
 
 def test_events_voided_while_a_back_fill_runs_count_in_no_meter(shop: Customer) -> None:

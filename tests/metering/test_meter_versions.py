@@ -15,7 +15,6 @@ from accounts.errors import PermissionMissing, ReasonMissing
 from accounts.models import AuditEntry, Customer
 from metering import rollups
 from metering.errors import MeterInvalid, MeterUnknown, MeterVersionTooEarly
-from metering.invariants import RULES
 from metering.meters.meters import VERSION_NOTICE, MeterReading, add_version
 from metering.models import Meter, MeterVersion
 from tests import make_accounts
@@ -24,6 +23,7 @@ from tests.behind_the_back import execute, refused
 from tests.make_metering import NOON, SYSTEM
 from tests.parallel import in_parallel
 from tests.patience import PATIENCE_SECONDS
+from tests.ties import assert_everything_ties
 
 pytestmark = pytest.mark.django_db
 
@@ -41,13 +41,6 @@ def shop() -> Customer:
 def changed(meter: Meter, reading: MeterReading = IN_MINUTES, **change: Any) -> MeterVersion:
     given: dict[str, Any] = {"valid_from": CHANGE, "reason": "the sender counts minutes", "actor": SYSTEM, "at": NOON}
     return add_version(meter_id=meter.pk, reading=reading, **{**given, **change})
-
-
-def assert_everything_ties() -> None:
-    for rule in RULES:
-        with connection.cursor() as cursor:
-            cursor.execute(rule.sql)
-            assert cursor.fetchall() == [], rule.name
 
 
 def test_an_event_counts_by_the_version_of_its_own_time_however_late_it_comes(shop: Customer) -> None:

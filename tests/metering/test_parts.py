@@ -9,11 +9,9 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from django.db import connection
 
 from accounts.models import Customer
 from metering import rollups
-from metering.invariants import RULES
 from metering.models import Meter, PartKind, UsageDelta, UsageHour, UsageLevel, UsagePart, UsagePartDelta
 from metering.reading.quantities import quantities
 from tests import make_accounts
@@ -21,6 +19,7 @@ from tests import make_metering as make
 from tests.behind_the_back import execute, refused
 from tests.parallel import in_parallel
 from tests.programs import killed_in_a_step
+from tests.ties import assert_everything_ties
 
 pytestmark = pytest.mark.django_db
 
@@ -50,13 +49,6 @@ def quantity(meter: Meter, customer: Customer) -> Decimal:
 def fold_all(*, limit: int = 50_000) -> None:
     while rollups.fold(limit=limit):
         pass
-
-
-def assert_everything_ties() -> None:
-    for rule in RULES:
-        with connection.cursor() as cursor:
-            cursor.execute(rule.sql)
-            assert cursor.fetchall() == [], rule.name
 
 
 @pytest.mark.parametrize("is_reversed", [False, True])

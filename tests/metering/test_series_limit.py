@@ -6,11 +6,10 @@ import random
 import threading
 
 import pytest
-from django.db import connection, transaction
+from django.db import transaction
 
 from accounts.models import Customer
 from metering import series
-from metering.invariants import RULES
 from metering.meters.meters import change_meter
 from metering.models import Meter, QuarantinedEvent, UsageEvent, UsageSeries
 from metering.quarantine.quarantine import release
@@ -19,6 +18,7 @@ from tests import make_metering as make
 from tests.make_metering import NOON, SYSTEM
 from tests.parallel import in_parallel
 from tests.patience import PATIENCE_SECONDS
+from tests.ties import assert_everything_ties
 
 pytestmark = pytest.mark.django_db
 
@@ -50,13 +50,6 @@ def limited(allowed: int) -> Meter:
 
 def disks(*names: object, subject: str = "project-1") -> list[dict[str, object]]:
     return [make.event(subject=subject, seconds=1, disk=name) for name in names]
-
-
-def assert_everything_ties() -> None:
-    for rule in RULES:
-        with connection.cursor() as cursor:
-            cursor.execute(rule.sql)
-            assert cursor.fetchall() == [], rule.name
 
 
 def test_events_of_one_series_too_many_wait_with_the_reason(shop: Customer) -> None:
