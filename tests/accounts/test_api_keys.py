@@ -4,13 +4,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from rest_framework.response import Response
-from rest_framework.test import APIRequestFactory
-from rest_framework.views import APIView
 
 from accounts import api_keys, customers
 from accounts.access import Actor, Permission
-from accounts.api import ApiKeyAuthentication, HasApiKey, actor_of
 from accounts.errors import (
     ApiKeyExpired,
     ApiKeyMissing,
@@ -207,34 +203,3 @@ def test_the_rights_of_a_key_are_its_scopes(administrator: Actor) -> None:
 
     assert actor.permissions == {Permission.LOAD_USAGE, Permission.VIEW_USAGE}
     assert (actor.api_key_id, actor.user_id) == (key.pk, None)
-
-
-class UsageView(APIView):
-    authentication_classes = (ApiKeyAuthentication,)
-    permission_classes = (HasApiKey,)
-    required_scope = "usage:read"
-
-    def get(self, request: Any) -> Response:
-        return Response({"caller": actor_of(request).label})
-
-
-@pytest.mark.parametrize(
-    ("scopes", "header", "status"),
-    [
-        (["usage:read"], "Bearer {secret}", 200),
-        (["events:write"], "Bearer {secret}", 403),
-        (["usage:read"], "Bearer nonsense", 401),
-        (["usage:read"], "", 401),
-    ],
-    ids=["good", "under-scoped", "unknown", "missing"],
-)
-def test_an_api_view_answers_a_key(administrator: Actor, scopes: list[str], header: str, status: int) -> None:
-    issued = issue(administrator, scopes=scopes)
-    request = APIRequestFactory().get("/api/v1/usage", headers={"authorization": header.format(secret=issued.secret)})
-
-    response = UsageView.as_view()(request)
-
-    assert response.status_code == status
-    assert response.has_header("WWW-Authenticate") == (status == 401)
-    if status == 200:
-        assert response.data == {"caller": f"api-key:{issued.key.prefix} Fleet sender"}
