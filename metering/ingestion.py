@@ -181,7 +181,11 @@ def admit(cursor: psycopg.Cursor, counted: Sequence[Counted]) -> Admitted:
     """Name the series of these events, and sort out events for which a customer would have too many of them."""
     if not counted:
         return Admitted((), {}, ())
-    named = series.ids_of(cursor, {part.series for item in counted for part in item.parts})
+    return sort_out(counted, series.ids_of(cursor, {part.series for item in counted for part in item.parts}))
+
+
+def sort_out(counted: Sequence[Counted], named: series.NamedSeries) -> Admitted:
+    """Sort out the events for which a customer would have too many series."""
     if not named.over_limit:
         return Admitted(counted, named.ids, ())
     problems = []

@@ -83,6 +83,43 @@ CONTRIBUTIONS = f"""
     )
 """  # noqa: S608 -- built from constants
 
+# What events would add in series, counting there or not: the reading of `usage_contribution`, and a test holds the two
+# together. Needs `asked(item_id, customer_id, time, key, sign, series_ids)`.
+READINGS_AS_ASKED = """
+    version AS (
+        SELECT meter_id, value_path, conversion,
+               CASE WHEN number = 1 THEN '-infinity' ELSE valid_from END AS starts_at,
+               lead(valid_from, 1, 'infinity') OVER (PARTITION BY meter_id ORDER BY valid_from) AS ends_at
+        FROM metering_meterversion
+    ), read AS (
+        SELECT asked.item_id, asked.sign, asked.customer_id, asked.time, series.id AS series_id, meter.aggregation,
+               version.conversion, coalesce(
+                   nullif(event.data -> version.value_path, 'null'),
+                   event.data #> string_to_array(version.value_path, '.')
+               ) AS found
+        FROM asked JOIN usage_event AS event USING (customer_id, time, key)
+        CROSS JOIN LATERAL unnest(asked.series_ids) AS own(series_id)
+        JOIN usage_series AS series ON series.customer_id = asked.customer_id AND series.id = own.series_id
+        JOIN metering_meter AS meter ON meter.id = series.meter_id
+        JOIN version ON version.meter_id = meter.id AND asked.time >= starts_at AND asked.time < ends_at
+    ), valued AS (
+        SELECT *, CASE WHEN aggregation IN ('count', 'unique') THEN 1
+                       ELSE (found #>> '{}')::numeric * conversion END AS value
+        FROM read
+    )
+    SELECT item_id, customer_id, series_id, date_trunc('hour', time, 'UTC') AS hour, time, value,
+           CASE aggregation WHEN 'unique' THEN 'v' WHEN 'p95' THEN 's' WHEN 'gauge' THEN 'r' END AS kind,
+           CASE aggregation
+               WHEN 'unique' THEN CASE jsonb_typeof(found)
+                   WHEN 'number' THEN trim_scale((found #>> '{}')::numeric)::text ELSE found #>> '{}' END
+               WHEN 'p95' THEN to_char(date_bin('5 minutes', time, '2000-01-01 00:00:00+00') AT TIME ZONE 'UTC', 'MI')
+               WHEN 'gauge' THEN lpad(
+                   (extract(epoch FROM time - date_trunc('hour', time, 'UTC')) * 1000000)::bigint::text, 10, '0'
+               ) || ' ' || trim_scale(value)
+           END COLLATE "C" AS part, sign
+    FROM valued
+"""
+
 WITHIN = """
     {table}.customer_id = asked.customer_id AND {table}.hour >= asked.starts_at AND {table}.hour < asked.ends_at
     AND (%(series)s::bigint[] IS NULL OR {table}.series_id = ANY(%(series)s::bigint[]))

@@ -35,6 +35,17 @@ class _Row(NamedTuple):
     dimensions_key: str
 
 
+class Tables(NamedTuple):
+    """Where series are looked up, and where new ones are written; `is_shared`, where others may add some meanwhile."""
+
+    found_in: str
+    written_to: str
+    is_shared: bool
+
+
+_SERIES = Tables("usage_series", "usage_series", is_shared=True)
+
+
 class _Version(NamedTuple):
     meter_id: int
     meter_code: str
@@ -49,7 +60,7 @@ def ids_of(cursor: psycopg.Cursor[Any], keys: Iterable[SeriesKey]) -> NamedSerie
     missing = [key for key in keys if key not in ids]
     if not missing:
         return NamedSeries(ids, {})
-    found = _find_or_make(cursor, missing)
+    found = find_or_make(cursor, missing)
     transaction.on_commit(lambda: _remember(found.ids))
     return NamedSeries({**ids, **found.ids}, found.over_limit)
 
@@ -60,7 +71,8 @@ def _remember(found: Mapping[SeriesKey, int]) -> None:
     _known.update(found)
 
 
-def _find_or_make(cursor: psycopg.Cursor[Any], keys: list[SeriesKey]) -> NamedSeries:
+def find_or_make(cursor: psycopg.Cursor[Any], keys: Iterable[SeriesKey], tables: Tables = _SERIES) -> NamedSeries:
+    """Return the id of each series as `ids_of` does, asking the database for all of them; in other tables, if given."""
     versions = _versions(cursor, {key.version_id for key in keys})
     rows: dict[SeriesKey, _Row] = {}
     texts: dict[_Row, str] = {}
@@ -71,19 +83,19 @@ def _find_or_make(cursor: psycopg.Cursor[Any], keys: list[SeriesKey]) -> NamedSe
         row = _Row(key.customer_id, version.meter_id, blake2b(text, digest_size=16).hexdigest())
         rows[key] = row
         texts[row] = text.decode()
-    ids = _select(cursor, texts)
+    ids = _select(cursor, texts, tables)
     missing = texts.keys() - ids.keys()
     over_limit: dict[_Row, str] = {}
-    if missing:
+    if missing and tables.is_shared:
         _hold_limits(cursor, missing)
         # Who held them before may have made the same series, which then are not new and take no room.
-        ids |= _select(cursor, missing)
+        ids |= _select(cursor, missing, tables)
         missing -= ids.keys()
     if missing:
-        over_limit = _over_limit(cursor, missing, {each.meter_id: each for each in versions.values()})
+        over_limit = _over_limit(cursor, missing, {each.meter_id: each for each in versions.values()}, tables)
         if wanted := sorted(missing - over_limit.keys()):
-            _insert(cursor, {row: texts[row] for row in wanted})
-            ids |= _select(cursor, wanted)
+            _insert(cursor, {row: texts[row] for row in wanted}, tables)
+            ids |= _select(cursor, wanted, tables)
     return NamedSeries(
         {key: ids[row] for key, row in rows.items() if row in ids},
         {key: over_limit[row] for key, row in rows.items() if row in over_limit},
@@ -116,20 +128,20 @@ def _hold_limits(cursor: psycopg.Cursor[Any], rows: Iterable[_Row]) -> None:
 
 
 def _over_limit(
-    cursor: psycopg.Cursor[Any], missing: Iterable[_Row], meters: Mapping[int, _Version]
+    cursor: psycopg.Cursor[Any], missing: Iterable[_Row], meters: Mapping[int, _Version], tables: Tables
 ) -> dict[_Row, str]:
     """Return which of the new series are too many, and why; the limits are held."""
     wanted: defaultdict[tuple[int, int], list[_Row]] = defaultdict(list)
     for row in sorted(missing):
         wanted[row.customer_id, row.meter_id].append(row)
     cursor.execute(
-        """
+        f"""
         SELECT wanted.customer_id, wanted.meter_id, (
-            SELECT count(*) FROM usage_series AS series
+            SELECT count(*) FROM {tables.found_in} AS series
             WHERE series.customer_id = wanted.customer_id AND series.meter_id = wanted.meter_id
         )
         FROM unnest(%s::bigint[], %s::bigint[]) AS wanted(customer_id, meter_id)
-        """,
+        """,  # noqa: S608 -- a table's name
         [[customer_id for customer_id, _ in wanted], [meter_id for _, meter_id in wanted]],
     )
     over: dict[_Row, str] = {}
@@ -141,26 +153,26 @@ def _over_limit(
     return over
 
 
-def _select(cursor: psycopg.Cursor[Any], rows: Iterable[_Row]) -> dict[_Row, int]:
+def _select(cursor: psycopg.Cursor[Any], rows: Iterable[_Row], tables: Tables) -> dict[_Row, int]:
     customers, meters, keys = zip(*rows, strict=True)
     cursor.execute(
-        """
+        f"""
         SELECT series.customer_id, series.meter_id, series.dimensions_key, series.id
         FROM unnest(%s::bigint[], %s::bigint[], %s::uuid[]) AS wanted(customer_id, meter_id, dimensions_key)
-        JOIN usage_series AS series USING (customer_id, meter_id, dimensions_key)
-        """,
+        JOIN {tables.found_in} AS series USING (customer_id, meter_id, dimensions_key)
+        """,  # noqa: S608 -- a table's name
         [list(customers), list(meters), list(keys)],
     )
     return {_Row(customer_id, meter_id, key.hex): series_id for customer_id, meter_id, key, series_id in cursor}
 
 
-def _insert(cursor: psycopg.Cursor[Any], rows: Mapping[_Row, str]) -> None:
+def _insert(cursor: psycopg.Cursor[Any], rows: Mapping[_Row, str], tables: Tables) -> None:
     customers, meters, keys = zip(*rows, strict=True)
     cursor.execute(
-        """
-        INSERT INTO usage_series (customer_id, meter_id, dimensions_key, dimensions)
+        f"""
+        INSERT INTO {tables.written_to} (customer_id, meter_id, dimensions_key, dimensions)
         SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::uuid[], %s::jsonb[])
         ON CONFLICT DO NOTHING
-        """,
+        """,  # noqa: S608 -- a table's name
         [list(customers), list(meters), list(keys), list(rows.values())],
     )

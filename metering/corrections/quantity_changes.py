@@ -61,8 +61,8 @@ def with_carried(touched: Sequence[Touched], *, at: datetime) -> list[Touched]:
     return found
 
 
-def read(touched: Sequence[Touched]) -> list[Decimal]:
-    """Return the quantity of each of these months as it stands."""
+def read(touched: Sequence[Touched], *, tables: str = "usage_") -> list[Decimal]:
+    """Return the quantity of each of these months as it stands, or as other tables have it (see `quantities`)."""
     found = [Decimal(0)] * len(touched)
     for start in range(0, len(touched), _ASKS_AT_ONCE):
         asks = []
@@ -77,7 +77,7 @@ def read(touched: Sequence[Touched]) -> list[Decimal]:
                     edges=[month.start, month.end],
                 )
             )
-        for quantity in quantities.quantities(asks):
+        for quantity in quantities.quantities(asks, tables=tables):
             found[start + quantity.ask] = quantity.quantity
     return found
 

@@ -196,15 +196,16 @@ _STATEMENTS: Mapping[str, str] = {
 }
 
 
-def quantities(asks: Sequence[QuantityAsk], *, most: int | None = None) -> list[Quantity]:
+def quantities(asks: Sequence[QuantityAsk], *, most: int | None = None, tables: str = "usage_") -> list[Quantity]:
     """Return the quantity of each ask, window and group that saw usage, in order of ask, window and group.
 
     `most` is how many rows each statement answers at most. There is one statement for each aggregation asked for, and
-    one more where it is asked of all customers too.
+    one more where it is asked of all customers too. `tables` is what the names of the tables begin with, where it is
+    to be read as others have it.
 
     Raises: WindowNotOnTheHour.
     """
-    return _found(asks, "{statement}LIMIT %(most)s", most)
+    return _found(asks, "{statement}LIMIT %(most)s", most, tables)
 
 
 def largest_quantities(ask: QuantityAsk, *, most: int) -> list[Quantity]:
@@ -221,7 +222,7 @@ _LARGEST = """
 """
 
 
-def _found(asks: Sequence[QuantityAsk], form: str, most: int | None) -> list[Quantity]:
+def _found(asks: Sequence[QuantityAsk], form: str, most: int | None, tables: str = "usage_") -> list[Quantity]:
     alike: defaultdict[tuple[str, bool], list[int]] = defaultdict(list)
     for position, ask in enumerate(asks):
         require_on_the_hour(*ask.edges)
@@ -229,7 +230,7 @@ def _found(asks: Sequence[QuantityAsk], form: str, most: int | None) -> list[Qua
         alike[ask.aggregation, ask.customer_id is None].append(position)
     found: list[Quantity] = []
     for (aggregation, is_of_all), positions in alike.items():
-        statement = _STATEMENTS[aggregation]
+        statement = _STATEMENTS[aggregation].replace("usage_", tables)
         if is_of_all:
             statement = statement.replace(_OF_CUSTOMER, "")
         found += _read(form.replace("{statement}", statement), asks, positions, most)

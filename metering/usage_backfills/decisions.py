@@ -25,7 +25,7 @@ from accounts.validation import require_reason
 from metering.ingestion import earliest_acceptable
 from metering.models import UsageBackfill, UsageFile
 from metering.retention import retention
-from metering.usage_backfills import plan, preview
+from metering.usage_backfills import foreseeing, plan, preview
 from metering.usage_backfills.errors import (
     UsageBackfillBeingFilled,
     UsageBackfillChanged,
@@ -36,7 +36,7 @@ from metering.usage_backfills.errors import (
     UsageBackfillNotPreviewed,
     UsageBackfillOverlaps,
 )
-from metering.usage_backfills.records import Mode, Status, locked
+from metering.usage_backfills.records import Mode, Status, found, locked
 
 logger = logging.getLogger(__name__)
 
@@ -198,21 +198,29 @@ def work_out_previews(*, clock: Callable[[], datetime]) -> int:
     return len(asked)
 
 
-@transaction.atomic
 def preview_backfill(*, backfill_id: int, actor: Actor, at: datetime) -> UsageBackfill:
-    """Work out what the closing would change, and keep it: the real run, rolled back.
+    """Work out what the closing would change as things stand at one moment, and keep it; nobody waits for it.
 
-    Raises: PermissionMissing, UsageBackfillUnknown, UsageBackfillNotOpen, UsageBackfillTooLarge.
+    Raises: PermissionMissing, UsageBackfillUnknown, UsageBackfillNotOpen, UsageBackfillTooLarge; UsageBackfillChanged
+    where events were filled in meanwhile.
     """
     actor.require(Permission.CORRECT_USAGE)
-    backfill = locked(backfill_id)
-    if backfill.status != Status.OPEN:
-        raise UsageBackfillNotOpen
-    backfill.fingerprint = plan.fingerprint_of_closing(backfill)
-    backfill.preview = preview.preview_closing(backfill, actor=actor, at=at)
-    backfill.previewed_at = at
-    backfill.problems = sum(backfill.preview["reasons"].values())
-    backfill.save(update_fields=["fingerprint", "preview", "previewed_at", "problems"])
+    with foreseeing.one_moment():
+        seen = found(backfill_id)
+        if seen.status != Status.OPEN:
+            raise UsageBackfillNotOpen
+        fingerprint = plan.fingerprint_of_closing(seen)
+        result, left_out = preview.preview_closing(seen, at=at)
+    with transaction.atomic():
+        backfill = locked(backfill_id)
+        if backfill.status != Status.OPEN:
+            raise UsageBackfillNotOpen
+        if backfill.staged != seen.staged:
+            raise UsageBackfillChanged
+        preview.note_left_out(backfill, left_out)
+        backfill.preview, backfill.previewed_at, backfill.fingerprint = result, at, fingerprint
+        backfill.problems = sum(result["reasons"].values())
+        backfill.save(update_fields=["fingerprint", "preview", "previewed_at", "problems"])
     return backfill
 
 
@@ -313,20 +321,24 @@ def abandon_backfill(*, backfill_id: int, reason: str, actor: Actor, at: datetim
     return backfill
 
 
-@transaction.atomic
 def preview_revert(*, backfill_id: int, actor: Actor, at: datetime) -> UsageBackfill:
-    """Work out what the revert of a closed backfill would change, and keep it: the real run, rolled back.
+    """Work out what the revert of a closed backfill would change as things stand at one moment, and keep it.
 
-    Raises: PermissionMissing, UsageBackfillUnknown, UsageBackfillNotClosed, UsageBackfillTooLarge.
+    Raises: PermissionMissing, UsageBackfillUnknown, UsageBackfillNotClosed.
     """
     actor.require(Permission.CORRECT_USAGE)
-    backfill = locked(backfill_id)
-    if backfill.status != Status.CLOSED:
-        raise UsageBackfillNotClosed
-    backfill.revert_fingerprint = plan.fingerprint_of_revert(backfill)
-    backfill.revert_preview = preview.preview_revert(backfill, actor=actor, at=at)
-    backfill.revert_previewed_at = at
-    backfill.save(update_fields=["revert_fingerprint", "revert_preview", "revert_previewed_at"])
+    with foreseeing.one_moment():
+        seen = found(backfill_id)
+        if seen.status != Status.CLOSED:
+            raise UsageBackfillNotClosed
+        fingerprint = plan.fingerprint_of_revert(seen)
+        result = preview.preview_revert(seen, at=at)
+    with transaction.atomic():
+        backfill = locked(backfill_id)
+        if backfill.status != Status.CLOSED:
+            raise UsageBackfillNotClosed
+        backfill.revert_preview, backfill.revert_previewed_at, backfill.revert_fingerprint = result, at, fingerprint
+        backfill.save(update_fields=["revert_fingerprint", "revert_preview", "revert_previewed_at"])
     return backfill
 
 

@@ -1,142 +1,106 @@
-"""What closing or reverting a backfill would change, and for whom: the real run, in a transaction that is rolled back.
+"""What closing or reverting a backfill would change, and for whom, as of one moment and without a lock.
 
-The events are settled in the same steps as later, so that memory does not grow with their number.
+It is decided by the very code that does it later, of the same events at once; only what this comes to is kept apart
+(see `foreseeing`) and not written. So neither folding nor senders wait, and memory does not grow with the events.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from django.db import connection, transaction
+import psycopg
+from django.db import connection
 
-from accounts.access import Actor
+from metering import storage
 from metering.corrections import quantity_changes
-from metering.corrections.quantity_changes import ROWS_KEPT, Touched
 from metering.models import UsageBackfill
-from metering.usage_backfills import plan, settling, work
-from metering.usage_backfills.errors import UsageBackfillTooLarge
+from metering.usage_backfills import deciding, foreseeing, plan, work
+from metering.usage_backfills.deciding import Item, Outcome
+from metering.usage_backfills.records import Kind, State
 
 # So many of those that are left out are listed before the closing.
 _LISTED: Final = 10_000
-# Below the time after which a worker's task is ended.
-LONGEST_SECONDS: Final = 400.0
 
 
-def preview_closing(backfill: UsageBackfill, *, actor: Actor, at: datetime) -> dict[str, Any]:
-    """Return what the closing would come to: events by what becomes of them, quantities before and after by month.
+class LeftOut(NamedTuple):
+    """An event that would be left out, and why."""
 
-    To be called within a transaction that holds the backfill. Events that would be left out are noted with the reason.
+    item_id: int
+    problem: str
+    detail: str
 
-    Raises: UsageBackfillTooLarge, also where it takes too long.
+
+def preview_closing(backfill: UsageBackfill, *, at: datetime) -> tuple[dict[str, Any], list[LeftOut]]:
+    """Return what the closing would come to, and which of the events filled in would be left out, up to 10,000.
+
+    The former are events by what becomes of them, and quantities before and after by month. To be called within
+    `foreseeing.one_moment`.
     """
-    ends_at = time.monotonic() + LONGEST_SECONDS
-    with transaction.atomic():
-        items = plan.find_what_is_there(backfill)
-        noted = plan.noted(backfill)
-        tried = UsageBackfill(pk=backfill.pk)
-        while waiting := settling.waiting_items(backfill, work.EVENTS_AT_ONCE):
-            work.add(tried, settling.settle(backfill, waiting, actor=actor, at=at))
-            _require_time(ends_at)
-        left_out = _left_out(backfill)
-        reasons = _reasons(backfill)
-        touched = quantity_changes.with_carried(_touched(backfill), at=at)
-        after = quantity_changes.read(touched)
-        transaction.set_rollback(True)
-    _note_left_out(backfill, left_out)
-    results = {name: getattr(tried, name) for name in work.RESULTS}
-    changes = quantity_changes.compared(touched, before=quantity_changes.read(touched), after=after)
-    return {"items": items, "noted": noted, **results, "reasons": reasons, **changes}
+    items = plan.find_what_is_there(backfill)
+    noted = plan.noted(backfill)
+    states: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    left_out: list[LeftOut] = []
+    for waiting in deciding.all_waiting_items(backfill):
+        outcomes = _foresee(backfill, waiting, at=at)
+        states.update(each.state for each in outcomes.values())
+        wrong = [(item, outcomes[item.id]) for item in waiting if outcomes[item.id].state == State.LEFT_OUT]
+        reasons.update(each.problem for _, each in wrong)
+        sent = [LeftOut(item.id, each.problem, each.detail) for item, each in wrong if item.kind == Kind.SENT]
+        left_out += sent[: _LISTED - len(left_out)]
+    results = {name: states[name] for name in work.RESULTS}
+    listed = dict(sorted(reasons.items(), key=lambda reason: (-reason[1], reason[0])))
+    return {"items": items, "noted": noted, **results, "reasons": listed, **_changes(at=at)}, left_out
 
 
-def preview_revert(backfill: UsageBackfill, *, actor: Actor, at: datetime) -> dict[str, Any]:
-    """Return what the revert would come to; to be called within a transaction that holds the backfill."""
+def _foresee(backfill: UsageBackfill, items: Sequence[Item], *, at: datetime) -> Mapping[int, Outcome]:
+    """Note what would be done with these events, and return what becomes of each."""
+    with connection.wrap_database_errors, storage.server_side_cursor() as cursor:
+        return deciding.until_all_have_room(lambda too_many: _note(cursor, backfill, items, too_many, at=at))
+
+
+def _note(
+    cursor: psycopg.Cursor[Any],
+    backfill: UsageBackfill,
+    items: Sequence[Item],
+    too_many: Mapping[str, str],
+    *,
+    at: datetime,
+) -> Mapping[int, Outcome]:
+    results = deciding.judged(cursor, backfill, items, too_many, at=at)
+    found = deciding.decide(cursor, foreseeing.Looking(cursor), backfill, items, results)
+    ids = {item.key: item.id for item in items}
+    counted = [(ids[each.event.key], each) for each in found.new]
+    counted += [(ids[key], each) for key, each in found.replacements.items()]
+    foreseeing.note_counted(cursor, counted, found.admitted.series_ids)
+    foreseeing.note_amended(cursor, [(ids[each.place.key], each) for each in [*found.amendments, *found.replaced]])
+    return found.outcomes
+
+
+def preview_revert(backfill: UsageBackfill, *, at: datetime) -> dict[str, Any]:
+    """Return what the revert would come to; to be called within `foreseeing.one_moment`."""
     undone = left_out = 0
-    ends_at = time.monotonic() + LONGEST_SECONDS
-    with transaction.atomic():
-        while done := work.done_items(backfill, work.EVENTS_AT_ONCE):
-            kept = work.undo(backfill, done, actor=actor, at=at)
-            undone += len(done) - len(kept)
-            left_out += len(kept)
-            _require_time(ends_at)
-        touched = quantity_changes.with_carried(_touched(backfill), at=at)
-        after = quantity_changes.read(touched)
-        transaction.set_rollback(True)
-    changes = quantity_changes.compared(touched, before=quantity_changes.read(touched), after=after)
-    return {"undone": undone, "left_out": left_out, **changes}
+    for done in work.all_done_items(backfill):
+        found = work.plan_undoing(done, lock=False)
+        undone += len(found.amendments)
+        left_out += len(found.kept)
+        with connection.wrap_database_errors, storage.server_side_cursor() as cursor:
+            foreseeing.note_amended(cursor, [(pk, each) for pk, some in found.amendments.items() for each in some])
+    return {"undone": undone, "left_out": left_out, **_changes(at=at)}
 
 
-def _require_time(ends_at: float) -> None:
-    if time.monotonic() > ends_at:
-        msg = "It could not be previewed in time: it has too many events. Open several, each of a part of the period."
-        raise UsageBackfillTooLarge(msg)
+def _changes(*, at: datetime) -> dict[str, Any]:
+    touched = quantity_changes.with_carried(foreseeing.touched(), at=at)
+    foreseeing.add_up()
+    before = quantity_changes.read(touched)
+    after = quantity_changes.read(touched, tables=foreseeing.TABLES)
+    return quantity_changes.compared(touched, before=before, after=after)
 
 
-# The events that count by it and those that it voided, each in the series that it was counted in. An event and the
-# one that takes its place are one of the events of a row.
-_TOUCHED: Final = """
-    WITH item AS (
-        SELECT id, customer_id, time, coalesce(new_key, key) AS key FROM metering_usagebackfillitem
-        WHERE backfill_id = %(backfill)s AND batch_id IS NOT NULL
-        UNION ALL
-        SELECT id, there_customer_id, there_time, key FROM metering_usagebackfillitem
-        WHERE backfill_id = %(backfill)s AND state = 'replaced'
-    ), fact AS (
-        SELECT item.id, event.customer_id, event.time, unnest(event.series_ids) AS series_id
-        FROM item JOIN usage_event AS event USING (customer_id, time, key)
-        WHERE event.time >= %(start)s AND event.time < %(end)s
-    )
-    SELECT customer.id, customer.name, meter.id, meter.name, meter.unit, meter.aggregation, meter.divisor,
-           date_trunc('month', fact.time AT TIME ZONE entity.time_zone)::date AS month, entity.time_zone,
-           count(DISTINCT fact.id)
-    FROM fact
-    JOIN usage_series AS series ON series.customer_id = fact.customer_id AND series.id = fact.series_id
-    JOIN metering_meter AS meter ON meter.id = series.meter_id
-    JOIN accounts_customer AS customer ON customer.id = fact.customer_id
-    JOIN accounts_legalentity AS entity ON entity.id = customer.legal_entity_id
-    GROUP BY customer.id, meter.id, month, entity.time_zone
-    ORDER BY count(DISTINCT fact.id) DESC, customer.name, meter.name, month LIMIT %(limit)s
-"""
-
-
-def _touched(backfill: UsageBackfill) -> list[Touched]:
-    parameters: dict[str, Any] = {
-        "backfill": backfill.pk,
-        "start": backfill.starts_at,
-        "end": backfill.ends_at,
-        "limit": ROWS_KEPT,
-    }
-    with connection.cursor() as cursor:
-        cursor.execute(_TOUCHED, parameters)
-        return [Touched(*row) for row in cursor.fetchall()]
-
-
-_LeftOut = tuple[int, str, str]
-
-
-def _left_out(backfill: UsageBackfill) -> list[_LeftOut]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT id, problem, detail FROM metering_usagebackfillitem"
-            " WHERE backfill_id = %s AND state = 'left_out' AND kind = 'sent' ORDER BY id LIMIT %s",
-            [backfill.pk, _LISTED],
-        )
-        return list(cursor.fetchall())
-
-
-def _reasons(backfill: UsageBackfill) -> dict[str, int]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT problem, count(*) FROM metering_usagebackfillitem"
-            " WHERE backfill_id = %s AND state = 'left_out' GROUP BY problem ORDER BY count(*) DESC, problem",
-            [backfill.pk],
-        )
-        return dict(cursor.fetchall())
-
-
-def _note_left_out(backfill: UsageBackfill, left_out: Sequence[_LeftOut]) -> None:
+def note_left_out(backfill: UsageBackfill, left_out: Sequence[LeftOut]) -> None:
     """Note on the events why each would be left out, in place of what was noted before."""
     columns = [list(column) for column in zip(*left_out, strict=True)] or [[], [], []]
     with connection.cursor() as cursor:

@@ -31,6 +31,14 @@ def locked(backfill_id: int) -> UsageBackfill:
     return backfill
 
 
+def found(backfill_id: int) -> UsageBackfill:
+    """Return a backfill as it stands. Raises: UsageBackfillUnknown."""
+    backfill = UsageBackfill.objects.filter(pk=backfill_id).first()
+    if backfill is None:
+        raise UsageBackfillUnknown
+    return backfill
+
+
 def require_open(backfill_id: int) -> None:
     """Raise UsageBackfillUnknown or UsageBackfillNotOpen unless the backfill takes events."""
     status = UsageBackfill.objects.filter(pk=backfill_id).values_list("status", flat=True).first()

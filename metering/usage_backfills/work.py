@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
@@ -16,10 +16,10 @@ from metering.corrections.correction_events import Place, stored_events
 from metering.corrections.correction_work import Amendment, insert_amendments, voided_series
 from metering.models import UsageBackfill, UsageBatch
 from metering.usage_backfills import settling
+from metering.usage_backfills.deciding import EVENTS_AT_ONCE, Outcome, rows_at_once, waiting_items
 from metering.usage_backfills.errors import UsageBackfillUnknown
 from metering.usage_backfills.records import State, Status
 
-EVENTS_AT_ONCE: Final = 2_000
 RESULTS: Final = ("counted", "kept", "replaced", "brought_back", "voided", "left_out")
 
 _CHANGED_SINCE = "A correction has changed it since; revert that one first."
@@ -57,9 +57,9 @@ def note_error(*, backfill_id: int, error: str) -> None:
 
 
 def _close_some(backfill: UsageBackfill, limit: int, *, actor: Actor, at: datetime) -> int:
-    items = settling.waiting_items(backfill, limit)
+    items = waiting_items(backfill, limit)
     if items:
-        add(backfill, settling.settle(backfill, items, actor=actor, at=at))
+        _add(backfill, settling.settle(backfill, items, actor=actor, at=at))
     backfill.last_error = ""
     if len(items) < limit:
         backfill.status, backfill.closed_at = Status.CLOSED, at
@@ -72,8 +72,7 @@ def _close_some(backfill: UsageBackfill, limit: int, *, actor: Actor, at: dateti
     return len(items)
 
 
-def add(backfill: UsageBackfill, outcomes: Sequence[settling.Outcome]) -> None:
-    """Add what became of these events to the backfill's numbers, unsaved."""
+def _add(backfill: UsageBackfill, outcomes: Sequence[Outcome]) -> None:
     for state, number in Counter(outcome.state for outcome in outcomes).items():
         setattr(backfill, state, getattr(backfill, state) + number)
 
@@ -93,15 +92,21 @@ _DONE = """
     FROM metering_usagebackfillitem
     WHERE backfill_id = %s AND state IN ('counted', 'replaced', 'brought_back', 'voided')
       AND reverted_batch_id IS NULL AND revert_detail = ''
-    ORDER BY customer_id, time, key LIMIT %s
+    ORDER BY customer_id, time, key
 """
 
 
 def done_items(backfill: UsageBackfill, limit: int) -> list[Done]:
     """Return the next events that are to be undone."""
     with connection.cursor() as cursor:
-        cursor.execute(_DONE, [backfill.pk, limit])
+        cursor.execute(f"{_DONE} LIMIT %s", [backfill.pk, limit])
         return [_done(row) for row in cursor.fetchall()]
+
+
+def all_done_items(backfill: UsageBackfill) -> Iterator[list[Done]]:
+    """Yield all events that are to be undone, some at a time; to be called within a transaction."""
+    for rows in rows_at_once(_DONE, [backfill.pk]):
+        yield [_done(row) for row in rows]
 
 
 def _done(row: tuple[Any, ...]) -> Done:
@@ -115,28 +120,41 @@ def _done(row: tuple[Any, ...]) -> Done:
     return Done(pk, state, place, there, batch_id)
 
 
-def undo(backfill: UsageBackfill, items: Sequence[Done], *, actor: Actor, at: datetime) -> dict[int, str]:
-    """Let what these events changed be as before: what counts by them does no more, what they voided does again.
+class Undoing(NamedTuple):
+    """What undoes events, by item, and why others could not be undone."""
 
-    Returns why an event could not be undone, by item: because another correction has changed it since, or its data are
-    gone. To be called within a transaction that holds the backfill.
+    amendments: dict[int, list[Amendment]]
+    kept: dict[int, str]
+
+
+def plan_undoing(items: Sequence[Done], *, lock: bool) -> Undoing:
+    """Return what lets these events be as before: what counts by them does no more, what they voided does again.
+
+    One that another correction has changed since, or whose data are gone, cannot be undone. With `lock` nobody else
+    amends them until the transaction ends.
     """
+    places = sorted({place for item in items for place in (item.counts, item.voided) if place is not None})
+    stored = stored_events(places, lock=lock)
+    voided = voided_series([(item.voided, item.batch_id) for item in items if item.voided is not None])
+    plan = Undoing({}, {})
+    for item in items:
+        found = _undoing(item, stored, voided)
+        if isinstance(found, str):
+            plan.kept[item.id] = found
+        else:
+            plan.amendments[item.id] = found
+    return plan
+
+
+def _undo(backfill: UsageBackfill, items: Sequence[Done], *, actor: Actor, at: datetime) -> dict[int, str]:
+    """Undo these events, and return why some could not be undone, by item."""
     storage.find_by_index()
     with connection.wrap_database_errors, storage.server_side_cursor() as cursor:
         batch_id = storage.begin_batch(cursor, months=[])
         with connection.cursor() as plain:
             recount.hold_partitions(plain)
-        places = sorted({place for item in items for place in (item.counts, item.voided) if place is not None})
-        stored = stored_events(places, lock=True)
-        voided = voided_series([(item.voided, item.batch_id) for item in items if item.voided is not None])
-        amendments: list[Amendment] = []
-        kept: dict[int, str] = {}
-        for item in items:
-            found = _undoing(item, stored, voided)
-            if isinstance(found, str):
-                kept[item.id] = found
-            else:
-                amendments += found
+        plan = plan_undoing(items, lock=True)
+        amendments = [each for found in plan.amendments.values() for each in found]
         insert_amendments(amendments, batch_id=batch_id)
         settling.insert_batch(
             cursor,
@@ -149,8 +167,8 @@ def undo(backfill: UsageBackfill, items: Sequence[Done], *, actor: Actor, at: da
         )
     if amendments:
         recount.recount(spans=recount.spans_of([(place.customer_id, place.time) for place, _, _ in amendments]))
-    _write_undone(items, kept, batch_id=batch_id)
-    return kept
+    _write_undone(items, plan.kept, batch_id=batch_id)
+    return plan.kept
 
 
 def _undoing(item: Done, stored: Mapping[str, Any], voided: Mapping[str, list[int]]) -> list[Amendment] | str:
@@ -189,7 +207,7 @@ def _write_undone(items: Sequence[Done], kept: Mapping[int, str], *, batch_id: i
 def _revert_some(backfill: UsageBackfill, limit: int, *, actor: Actor, at: datetime) -> int:
     items = done_items(backfill, limit)
     if items:
-        kept = undo(backfill, items, actor=actor, at=at)
+        kept = _undo(backfill, items, actor=actor, at=at)
         backfill.revert_left_out += len(kept)
         backfill.reverted += len(items) - len(kept)
     backfill.last_error = ""

@@ -84,9 +84,11 @@ def test_what_the_database_refuses_in_one_preview_does_not_hold_up_the_others(
     staged(well, make.event("well", time=WITHIN, source="cluster/2"))
     for each in (ill, well):
         decisions.ask_preview(backfill_id=each.pk, actor=analyst, at=NOON)
-    key = UsageBackfillItem.objects.get(event_id="ill").key
     with connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE usage_identity ADD CONSTRAINT not_this_one CHECK (key <> %s)", [key])
+        cursor.execute(
+            "ALTER TABLE metering_usagebackfill ADD CONSTRAINT not_this_one CHECK (id <> %s OR preview IS NULL)",
+            [ill.pk],
+        )
 
     tasks.work_on_usage_backfills()
 
