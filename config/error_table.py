@@ -74,6 +74,7 @@ _CONFLICT: tuple[type[CountinghouseError], ...] = (
     usage_backfills.UsageBackfillBeingFilled,
     usage_backfills.UsageBackfillEmpty,
     usage_backfills.UsageBackfillNotPreviewed,
+    usage_backfills.UsageBackfillBeingPreviewed,
     usage_backfills.UsageBackfillChanged,
     metering.MeterCodeTaken,
     metering.CitusMissing,

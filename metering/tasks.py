@@ -30,6 +30,7 @@ _ROUNDS = 20
 _EXPIRES_SECONDS = 20
 # Below the time after which a task is ended; what is left over is the next one's.
 _LONGEST_SECONDS = 240.0
+_TIME_TO_BEGIN_SECONDS = 30.0
 
 
 @shared_task  # type: ignore[untyped-decorator]  # celery comes without types
@@ -91,7 +92,7 @@ def back_fill_meters() -> None:
 
 @shared_task  # type: ignore[untyped-decorator]  # celery comes without types
 def work_on_usage_backfills() -> None:
-    """Preview, close and revert backfills of usage; what is not done in one task's time goes on in the next one."""
+    """Close and revert backfills of usage; what is not done in one task's time goes on in the next one."""
     end = time.monotonic() + _LONGEST_SECONDS
     actor = Actor.system("usage backfills")
     for backfill_id in usage_backfill_work.due():
@@ -102,8 +103,15 @@ def work_on_usage_backfills() -> None:
         except DatabaseError as error:
             logger.warning("backfill %s cannot go on", backfill_id, exc_info=True)
             usage_backfill_work.note_error(backfill_id=backfill_id, error=str(error).partition("\n")[0])
-    # Last, for one may take long, and what was approved does not wait for what is only looked at.
-    decisions.work_out_previews(clock=timezone.now)
+    if decisions.previews_are_asked_for():
+        preview_usage_backfills.apply_async(expires=_EXPIRES_SECONDS)
+
+
+@shared_task  # type: ignore[untyped-decorator]  # celery comes without types
+def preview_usage_backfills() -> None:
+    """Work out what backfills of usage would change; one may take longer than all the rest of a task's time."""
+    ends_at = time.monotonic() + _TIME_TO_BEGIN_SECONDS
+    decisions.work_out_previews(is_time_up=lambda: time.monotonic() > ends_at, clock=timezone.now)
 
 
 @shared_task  # type: ignore[untyped-decorator]  # celery comes without types

@@ -28,6 +28,7 @@ from metering.retention import retention
 from metering.usage_backfills import foreseeing, plan, preview
 from metering.usage_backfills.errors import (
     UsageBackfillBeingFilled,
+    UsageBackfillBeingPreviewed,
     UsageBackfillChanged,
     UsageBackfillEmpty,
     UsageBackfillInvalid,
@@ -41,6 +42,7 @@ from metering.usage_backfills.records import Mode, Status, found, locked
 logger = logging.getLogger(__name__)
 
 APPROVAL_KIND: Final = "usage_backfill"
+PREVIEW_BACKFILLS: Final = "metering.tasks.preview_usage_backfills"
 WORK_ON_BACKFILLS: Final = "metering.tasks.work_on_usage_backfills"
 _ONE_AT_A_TIME: Final = "source_and_period_have_one_open_backfill"
 _LONGEST_NAME: Final = 200
@@ -144,7 +146,8 @@ def _scope_of(backfill: UsageBackfill) -> dict[str, Any]:
 def ask_preview(*, backfill_id: int, actor: Actor, at: datetime) -> UsageBackfill:
     """Preview the closing of an open backfill, or the revert of a closed one: at once, or by a worker if it is large.
 
-    Raises: PermissionMissing, UsageBackfillUnknown, UsageBackfillNotOpen, UsageBackfillTooLarge.
+    Raises: PermissionMissing, UsageBackfillUnknown, UsageBackfillNotOpen, UsageBackfillTooLarge,
+    UsageBackfillBeingPreviewed, UsageBackfillChanged.
     """
     actor.require(Permission.CORRECT_USAGE)
     backfill = _asked_of_a_worker(backfill_id, actor=actor, at=at)
@@ -168,7 +171,7 @@ def _asked_of_a_worker(backfill_id: int, *, actor: Actor, at: datetime) -> Usage
         backfill.preview_asked_at = at
         backfill.save(update_fields=["preview_asked_at"])
         audit.record(actor=actor, verb="usage_backfill.preview_asked", subject=backfill, at=at)
-    nudge(WORK_ON_BACKFILLS)
+    nudge(PREVIEW_BACKFILLS)
     return backfill
 
 
@@ -178,14 +181,24 @@ def _preview(backfill_id: int, *, actor: Actor, at: datetime) -> UsageBackfill:
     return verb(backfill_id=backfill_id, actor=actor, at=at)
 
 
-def work_out_previews(*, clock: Callable[[], datetime]) -> int:
-    """Work out the previews that people wait for, and return how many that was; what is refused is noted."""
+def previews_are_asked_for() -> bool:
+    """Tell whether somebody waits for a preview."""
+    return UsageBackfill.objects.exclude(preview_asked_at=None).exists()
+
+
+def work_out_previews(*, is_time_up: Callable[[], bool], clock: Callable[[], datetime]) -> int:
+    """Work out previews that people wait for until the time is up, and return how many that was.
+
+    What is refused is noted. One that somebody else is at is left to them.
+    """
     actor = Actor.system("usage backfills")
-    asked = list(UsageBackfill.objects.exclude(preview_asked_at=None).order_by("pk").values_list("pk", flat=True))
-    for backfill_id in asked:
+    worked_out = 0
+    for backfill_id in UsageBackfill.objects.exclude(preview_asked_at=None).order_by("pk").values_list("pk", flat=True):
         error = ""
         try:
             _preview(backfill_id, actor=actor, at=clock())
+        except UsageBackfillBeingPreviewed:
+            continue
         except CountinghouseError as refusal:
             error = str(refusal)
         except DatabaseError as failure:
@@ -195,17 +208,20 @@ def work_out_previews(*, clock: Callable[[], datetime]) -> int:
         UsageBackfill.objects.filter(pk=backfill_id).exclude(status__in=[Status.ABANDONED, Status.REVERTED]).update(
             preview_asked_at=None, last_error=error
         )
-    return len(asked)
+        worked_out += 1
+        if is_time_up():
+            break
+    return worked_out
 
 
 def preview_backfill(*, backfill_id: int, actor: Actor, at: datetime) -> UsageBackfill:
     """Work out what the closing would change as things stand at one moment, and keep it; nobody waits for it.
 
-    Raises: PermissionMissing, UsageBackfillUnknown, UsageBackfillNotOpen, UsageBackfillTooLarge; UsageBackfillChanged
-    where events were filled in meanwhile.
+    Raises: PermissionMissing, UsageBackfillUnknown, UsageBackfillNotOpen, UsageBackfillTooLarge,
+    UsageBackfillBeingPreviewed; UsageBackfillChanged where events were filled in meanwhile.
     """
     actor.require(Permission.CORRECT_USAGE)
-    with foreseeing.one_moment():
+    with foreseeing.one_moment(backfill_id):
         seen = found(backfill_id)
         if seen.status != Status.OPEN:
             raise UsageBackfillNotOpen
@@ -324,10 +340,11 @@ def abandon_backfill(*, backfill_id: int, reason: str, actor: Actor, at: datetim
 def preview_revert(*, backfill_id: int, actor: Actor, at: datetime) -> UsageBackfill:
     """Work out what the revert of a closed backfill would change as things stand at one moment, and keep it.
 
-    Raises: PermissionMissing, UsageBackfillUnknown, UsageBackfillNotClosed.
+    Raises: PermissionMissing, UsageBackfillUnknown, UsageBackfillNotClosed, UsageBackfillTooLarge,
+    UsageBackfillBeingPreviewed, UsageBackfillChanged.
     """
     actor.require(Permission.CORRECT_USAGE)
-    with foreseeing.one_moment():
+    with foreseeing.one_moment(backfill_id):
         seen = found(backfill_id)
         if seen.status != Status.CLOSED:
             raise UsageBackfillNotClosed

@@ -53,6 +53,12 @@ class UsageBackfillNotPreviewed(CountinghouseError):
     code = "usage_backfill_not_previewed"
 
 
+class UsageBackfillBeingPreviewed(CountinghouseError):
+    """What this would change is being worked out already; wait for it."""
+
+    code = "usage_backfill_being_previewed"
+
+
 class UsageBackfillChanged(CountinghouseError):
     """Since the preview something has changed that it would come to; preview it again."""
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import psycopg
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 
 from metering import series, storage
 from metering.corrections.correction_events import Place, Stored, stored_events
@@ -21,8 +21,10 @@ from metering.corrections.quantity_changes import ROWS_KEPT, Touched
 from metering.counting import Counted, SeriesKey
 from metering.ingestion import Admitted, sort_out
 from metering.recount import READINGS_AS_ASKED
+from metering.usage_backfills.errors import UsageBackfillBeingPreviewed, UsageBackfillChanged
 
 TABLES: Final = "foreseen_"
+_CLAIM: Final = "SELECT pg_try_advisory_xact_lock(hashtextextended('metering.usage_backfills.preview ' || %s, 0))"
 _SERIES: Final = series.Tables("foreseen_series", "foreseen_new_series", is_shared=False)
 
 # Ids below zero, that no series has.
@@ -44,19 +46,29 @@ _MAKE = """
 
 
 @contextmanager
-def one_moment() -> Iterator[None]:
+def one_moment(backfill_id: int) -> Iterator[None]:
     """Read all within as of one moment, into tables that are gone afterwards; whatever is written is undone.
 
-    Within another transaction it reads as that one does.
+    Only one session at a time does so for a backfill. Within another transaction it reads as that one does.
+
+    Raises: UsageBackfillBeingPreviewed; UsageBackfillChanged where others changed what it was about to note.
     """
     is_outermost = not connection.in_atomic_block
-    with transaction.atomic():
-        with connection.cursor() as cursor:
-            if is_outermost:
-                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            cursor.execute(_MAKE)
-        yield
-        transaction.set_rollback(True)
+    try:
+        with transaction.atomic():
+            with connection.cursor() as cursor:
+                if is_outermost:
+                    cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+                cursor.execute(_CLAIM, [backfill_id])
+                if cursor.fetchone() != (True,):
+                    raise UsageBackfillBeingPreviewed
+                cursor.execute(_MAKE)
+            yield
+            transaction.set_rollback(True)
+    except OperationalError as error:
+        if isinstance(error.__cause__, psycopg.errors.SerializationFailure):
+            raise UsageBackfillChanged from error
+        raise
 
 
 @dataclass(frozen=True, slots=True)

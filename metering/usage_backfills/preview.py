@@ -6,6 +6,7 @@ It is decided by the very code that does it later, of the same events at once; o
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -19,10 +20,15 @@ from metering.corrections import quantity_changes
 from metering.models import UsageBackfill
 from metering.usage_backfills import deciding, foreseeing, plan, work
 from metering.usage_backfills.deciding import Item, Outcome
+from metering.usage_backfills.errors import UsageBackfillTooLarge
 from metering.usage_backfills.records import Kind, State
 
 # So many of those that are left out are listed before the closing.
 _LISTED: Final = 10_000
+
+
+# A task may run somewhat longer, for what comes after the last event.
+LONGEST_SECONDS: Final = 400.0
 
 
 class LeftOut(NamedTuple):
@@ -38,7 +44,10 @@ def preview_closing(backfill: UsageBackfill, *, at: datetime) -> tuple[dict[str,
 
     The former are events by what becomes of them, and quantities before and after by month. To be called within
     `foreseeing.one_moment`.
+
+    Raises: UsageBackfillTooLarge, also where it takes too long.
     """
+    ends_at = time.monotonic() + LONGEST_SECONDS
     items = plan.find_what_is_there(backfill)
     noted = plan.noted(backfill)
     states: Counter[str] = Counter()
@@ -51,6 +60,7 @@ def preview_closing(backfill: UsageBackfill, *, at: datetime) -> tuple[dict[str,
         reasons.update(each.problem for _, each in wrong)
         sent = [LeftOut(item.id, each.problem, each.detail) for item, each in wrong if item.kind == Kind.SENT]
         left_out += sent[: _LISTED - len(left_out)]
+        _require_time(ends_at)
     results = {name: states[name] for name in work.RESULTS}
     listed = dict(sorted(reasons.items(), key=lambda reason: (-reason[1], reason[0])))
     return {"items": items, "noted": noted, **results, "reasons": listed, **_changes(at=at)}, left_out
@@ -81,15 +91,26 @@ def _note(
 
 
 def preview_revert(backfill: UsageBackfill, *, at: datetime) -> dict[str, Any]:
-    """Return what the revert would come to; to be called within `foreseeing.one_moment`."""
+    """Return what the revert would come to; to be called within `foreseeing.one_moment`.
+
+    Raises: UsageBackfillTooLarge where it takes too long.
+    """
     undone = left_out = 0
+    ends_at = time.monotonic() + LONGEST_SECONDS
     for done in work.all_done_items(backfill):
         found = work.plan_undoing(done, lock=False)
         undone += len(found.amendments)
         left_out += len(found.kept)
         with connection.wrap_database_errors, storage.server_side_cursor() as cursor:
             foreseeing.note_amended(cursor, [(pk, each) for pk, some in found.amendments.items() for each in some])
+        _require_time(ends_at)
     return {"undone": undone, "left_out": left_out, **_changes(at=at)}
+
+
+def _require_time(ends_at: float) -> None:
+    if time.monotonic() > ends_at:
+        msg = "It could not be previewed in time: it has too many events. Open several, each of a part of the period."
+        raise UsageBackfillTooLarge(msg)
 
 
 def _changes(*, at: datetime) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from metering.events import decode_line
 from metering.meters.meters import MeterReading, add_version
 from metering.models import Meter, QuarantinedEvent
 from metering.quarantine.quarantine import release
+from metering.recount import READINGS_AS_ASKED
 from tests import make_accounts
 from tests import make_metering as make
 from tests.make_metering import LONG_AGO, SYSTEM
@@ -85,6 +86,18 @@ def fitted(aggregation: str, reading: MeterReading, first: MeterReading) -> Mete
     )
 
 
+def assert_events_would_add_what_they_add() -> None:
+    """Compare what events contribute with what they would, if they were to count where they do."""
+    columns = "customer_id, series_id, hour, time, value, kind, part"
+    asked = "SELECT 0 AS item_id, customer_id, time, key, 1 AS sign, series_ids FROM usage_event"
+    read = f"SELECT {columns} FROM (WITH asked AS ({asked}), {READINGS_AS_ASKED}) AS reading"  # noqa: S608 -- built from constants
+    contributed = f"SELECT {columns} FROM usage_contribution"  # noqa: S608 -- as above
+    with connection.cursor() as cursor:
+        for one, other in [(read, contributed), (contributed, read)]:
+            cursor.execute(f"({one}) EXCEPT ALL ({other})")
+            assert cursor.fetchall() == []
+
+
 @pytest.fixture(autouse=True)
 def _a_subject() -> None:
     make.subject("project-1", customer=make_accounts.customer())
@@ -101,6 +114,7 @@ def test_counting_and_folding_equal_a_recount_from_the_events(
         for batch in batches:
             make.ingested(*[make.event(time=moment.isoformat(), **fields) for moment, fields in batch])
             assert_everything_ties()
+            assert_events_would_add_what_they_add()
             rollups.fold(limit=5)
             assert_everything_ties()
         while rollups.fold():

@@ -85,12 +85,13 @@ def test_what_the_database_refuses_in_one_preview_does_not_hold_up_the_others(
     for each in (ill, well):
         decisions.ask_preview(backfill_id=each.pk, actor=analyst, at=NOON)
     with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
         cursor.execute(
             "ALTER TABLE metering_usagebackfill ADD CONSTRAINT not_this_one CHECK (id <> %s OR preview IS NULL)",
             [ill.pk],
         )
 
-    tasks.work_on_usage_backfills()
+    tasks.preview_usage_backfills()
 
     ill.refresh_from_db()
     well.refresh_from_db()

@@ -282,7 +282,7 @@ def test_a_large_one_is_previewed_by_a_worker(customer: Customer, monkeypatch: p
         anna.post(f"{address}preview/")
     assert "The preview is being worked out" in words(anna.get(address))
     assert "being worked out" in words(anna.get(address, headers={"HX-Request": "true"}))
-    tasks.work_on_usage_backfills()
+    tasks.preview_usage_backfills()
 
     assert "What would change, and for whom" in words(anna.get(address))
     backfill.refresh_from_db()
@@ -296,7 +296,7 @@ def test_why_a_worker_could_not_preview_is_shown(customer: Customer, monkeypatch
     make.ingested(make.event("e1", time=WITHIN))
     anna.post(f"/usage/backfills/{backfill.pk}/preview/")
 
-    tasks.work_on_usage_backfills()
+    tasks.preview_usage_backfills()
 
     assert "at most 250,000 events" in words(anna.get(f"/usage/backfills/{backfill.pk}/"))
 

@@ -1,17 +1,25 @@
-"""Whatever was counted, voided and filled in: a backfill leaves what a plain model says, a revert what was before."""
+"""Whatever was counted, voided and filled in: a backfill leaves what a plain model says, a revert what was before.
+
+And both were foreseen: for each aggregation a preview said what they came to.
+"""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from accounts.models import Customer
+from accounts.periods import month_period
 from metering import rollups, verification
 from metering.models import Meter, UsageBackfill
+from metering.reading.quantities import QuantityAsk, quantities
+from metering.usage_backfills import deciding
 from metering.usage_backfills.errors import UsageBackfillEmpty
 from tests import make_accounts, make_corrections
 from tests import make_metering as make
@@ -56,8 +64,9 @@ def somebody() -> str:
     make.subject(f"p{customer.pk}", customer=customer)
     if not Meter.objects.exists():
         make.meter()
-        make.meter(aggregation="max")
-        make.meter(aggregation="unique")
+        for aggregation in Meter.Aggregation.values:
+            if aggregation != Meter.Aggregation.SUM:
+                make.meter(aggregation=aggregation)
     return f"p{customer.pk}"
 
 
@@ -75,6 +84,30 @@ def counted(name: str) -> tuple[Decimal | int, int]:
     adds_up = Meter.objects.order_by("pk").values_list("pk", flat=True)[0]
     found = [each for each in totals if each.meter_id == adds_up]
     return sum(each.sum for each in found), sum(each.count for each in found)
+
+
+def quantities_of(name: str) -> dict[str, Decimal]:
+    """Return what each meter says of the customer's month."""
+    meters = list(Meter.objects.order_by("pk"))
+    customer = Customer.objects.select_related("legal_entity").get(pk=int(name[1:]))
+    month = month_period(2026, 10, customer.legal_entity.time_zone)
+    asks = [
+        QuantityAsk(
+            customer_id=customer.pk, meter_id=each.pk, aggregation=each.aggregation, edges=[month.start, month.end]
+        )
+        for each in meters
+    ]
+    return dict.fromkeys([each.name for each in meters], Decimal(0)) | {
+        meters[found.ask].name: found.quantity for found in quantities(asks)
+    }
+
+
+def foreseen(preview: dict[str, Any] | None, before: dict[str, Decimal]) -> dict[str, Decimal]:
+    """Return what each meter was to say by a preview, which says rightly what each said before."""
+    assert preview is not None
+    changes = {row["meter"]: (Decimal(row["before"]), Decimal(row["after"])) for row in preview["rows"]}
+    assert all(was == before[meter] for meter, (was, _) in changes.items())
+    return before | {meter: comes_to for meter, (_, comes_to) in changes.items()}
 
 
 def try_closed(backfill: UsageBackfill, *, limit: int) -> UsageBackfill | None:
@@ -99,18 +132,24 @@ def test_it_comes_to_what_a_plain_model_says_and_back(
         make_corrections.applied(make_corrections.drafted(make_corrections.named(*sorted(voided), source=name)))
     if chance.random() < 0.5:
         rollups.fold()
-    kept = readings(name)
+    kept, said = readings(name), quantities_of(name)
     backfill = opened(source=name, start=START, end=END, mode=mode)
     staged(backfill, *[event_of(each, what, name) for each, what in filled.items()])
     wanted = expected(mode, before, voided, filled)
 
-    done = try_closed(backfill, limit=chance.choice([1, 2, 100]))
+    limit = chance.choice([1, 2, 100])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deciding, "EVENTS_AT_ONCE", limit)
+        done = try_closed(backfill, limit=limit)
 
     assert counted(name) == (sum(value for _, value in wanted), len(wanted))
     if done is not None:
+        comes_to = quantities_of(name)
+        assert foreseen(done.preview, said) == comes_to
         if chance.random() < 0.5:
             rollups.fold()
-        reverted(done, limit=chance.choice([1, 3, 100]))
+        undone = reverted(done, limit=chance.choice([1, 3, 100]))
         assert readings(name) == kept
+        assert foreseen(undone.revert_preview, comes_to) == quantities_of(name) == said
     for chunk in verification.plan(start=START, end=END + timedelta(hours=1)):
         assert verification.verify(chunk).shown == []
