@@ -160,6 +160,8 @@ _TOUCHED = """
 def touched() -> list[Touched]:
     """Return the months that the changes noted are of, those of most events first, up to 2,000."""
     with connection.cursor() as cursor:
+        # From here on all that was noted is read, and not event by event.
+        cursor.execute("SET LOCAL enable_seqscan TO DEFAULT")
         cursor.execute("ANALYZE foreseen_change")
         cursor.execute("ANALYZE foreseen_new_series")
         cursor.execute(_TOUCHED, [ROWS_KEPT])

@@ -48,6 +48,7 @@ def preview_closing(backfill: UsageBackfill, *, at: datetime) -> tuple[dict[str,
     Raises: UsageBackfillTooLarge, also where it takes too long.
     """
     ends_at = time.monotonic() + LONGEST_SECONDS
+    storage.find_by_index()
     items = plan.find_what_is_there(backfill)
     noted = plan.noted(backfill)
     states: Counter[str] = Counter()
@@ -95,6 +96,7 @@ def preview_revert(backfill: UsageBackfill, *, at: datetime) -> dict[str, Any]:
 
     Raises: UsageBackfillTooLarge where it takes too long.
     """
+    storage.find_by_index()
     undone = left_out = 0
     ends_at = time.monotonic() + LONGEST_SECONDS
     for done in work.all_done_items(backfill):

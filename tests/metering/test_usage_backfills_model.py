@@ -93,7 +93,11 @@ def quantities_of(name: str) -> dict[str, Decimal]:
     month = month_period(2026, 10, customer.legal_entity.time_zone)
     asks = [
         QuantityAsk(
-            customer_id=customer.pk, meter_id=each.pk, aggregation=each.aggregation, edges=[month.start, month.end]
+            customer_id=customer.pk,
+            meter_id=each.pk,
+            aggregation=each.aggregation,
+            divisor=each.divisor,
+            edges=[month.start, month.end],
         )
         for each in meters
     ]
