@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from accounts.models import Customer
 from accounts.periods import Month
 from metering import recount
 from metering.errors import RebuildNeedsReason, WindowNotOnTheHour
+from metering.models import Meter, UsageSeries
 from metering.reading.levels import made_levels
 from metering.recount import Chunk
 
@@ -161,6 +162,24 @@ def verify(chunk: Chunk) -> Verified:
         cursor.execute(_SHOW, recount.parameters_of(chunk.spans))
         rows: list[tuple[Any, ...]] = cursor.fetchall()
     return Verified(chunk.events, rows[0][-1] if rows else 0, [Difference(*row[:-1]) for row in rows])
+
+
+def series_in_words(differences: Sequence[Difference]) -> dict[int, str]:
+    """Return of each series that these are about whose it is and what it counts, for people: by code, not by id."""
+    series = UsageSeries.objects.in_bulk({each.series_id for each in differences})
+    customers = dict(
+        Customer.objects.filter(pk__in={each.customer_id for each in series.values()}).values_list("pk", "code")
+    )
+    meters = dict(Meter.objects.filter(pk__in={each.meter_id for each in series.values()}).values_list("pk", "code"))
+    return {
+        number: " ".join(
+            [
+                f"{meters.get(each.meter_id, each.meter_id)} of {customers.get(each.customer_id, each.customer_id)}",
+                *(f"{name}={value}" for name, value in sorted(each.dimensions.items())),
+            ]
+        )
+        for number, each in series.items()
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

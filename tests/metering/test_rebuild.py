@@ -19,7 +19,7 @@ from accounts.models import AuditEntry, Customer
 from metering import recount, rollups, verification
 from metering.corrections.correction_selection import EventFilter
 from metering.errors import RebuildNeedsReason, WindowNotOnTheHour
-from metering.models import UsageDelta, UsageHour, UsageLevel, UsagePart, UsageSeries
+from metering.models import Meter, UsageDelta, UsageHour, UsageLevel, UsagePart, UsageSeries
 from metering.recount import Span
 from tests import make_accounts, make_corrections
 from tests import make_metering as make
@@ -264,8 +264,9 @@ def test_the_commands_report_mend_and_then_find_nothing(customer: Customer) -> N
     periods = {line["period"]: line for line in map(json.loads, out.getvalue().splitlines())}
     call_command("rebuild_usage", "--period", "2026-09", "--reason", "test", stdout=io.StringIO())
     call_command("verify_usage", "--period", "2026-09", stdout=io.StringIO())
+    words = io.StringIO()
     with pytest.raises(CommandError, match="8 totals"):
-        call_command("verify_usage", "--customer", customer.code, stdout=io.StringIO())
+        call_command("verify_usage", "--customer", customer.code, stdout=words)
     call_command("rebuild_usage", "--period", "2026-10", "--reason", "test", stdout=io.StringIO())
     call_command("verify_usage", stdout=io.StringIO())
 
@@ -273,6 +274,8 @@ def test_the_commands_report_mend_and_then_find_nothing(customer: Customer) -> N
     assert (periods["2026-09"]["events"], october["events"], october["differences"]) == (1, 1, 8)
     assert "sum 3" in october["shown"][0]["kept"]
     assert "sum 2" in october["shown"][0]["counted"]
+    first = Meter.objects.order_by("pk").values_list("code", flat=True)[0]
+    assert f"hour 2026-10-15 10:00 UTC, {first} of {customer.code} " in words.getvalue()
 
 
 def test_a_command_for_an_unknown_customer_says_so() -> None:

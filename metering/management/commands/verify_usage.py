@@ -60,8 +60,10 @@ class Command(BaseCommand):
             return
         verdict = "all totals are those of the events" if not report.differences else f"{report.differences:,} differ"
         self.stdout.write(f"{month}  {report.events:>14,} events  {verdict}")
+        series = verification.series_in_words(report.shown)
         for each in report.shown:
-            place = f"{each.kind} {each.hour:%Y-%m-%d %H:%M} of series {each.series_id}, customer {each.customer_id}"
+            of = series.get(each.series_id, f"customer {each.customer_id}")
+            place = f"{each.kind} {each.hour:%Y-%m-%d %H:%M} UTC, {of} (series {each.series_id})"
             part = f" ({each.part})" if each.part else ""
             self.stdout.write(f"    {place}{part}: kept {each.kept or 'nothing'}; counted {each.counted or 'nothing'}")
 
