@@ -127,7 +127,7 @@ def _require_citus() -> None:
     hint = (
         f"It is there (version {available}); make it with CREATE EXTENSION citus, add the workers, and run this again."
         if available
-        else "This server does not have it. One Postgres takes about a billion events a month; see docs/scaling.md."
+        else "This server does not have it. One Postgres takes billions of events a month; see docs/scaling.md."
     )
-    message = f"The extension citus is not installed in this database, so that nothing was changed. {hint}"
+    message = f"The extension citus is not installed in this database, so nothing was changed. {hint}"
     raise CitusMissing(message)

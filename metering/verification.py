@@ -164,6 +164,27 @@ def verify(chunk: Chunk) -> Verified:
     return Verified(chunk.events, rows[0][-1] if rows else 0, [Difference(*row[:-1]) for row in rows])
 
 
+_LEFT_OUT = """
+    SELECT reason, count(DISTINCT customer_id) FROM usage_unrecountable
+    WHERE starts_at < %(end)s AND ends_at > %(start)s
+      AND (%(customer_id)s::bigint IS NULL OR customer_id IS NULL OR customer_id = %(customer_id)s)
+    GROUP BY reason ORDER BY reason
+"""
+
+
+def left_out(*, start: datetime, end: datetime, customer_id: int | None = None) -> list[str]:
+    """Return which hours of `[start, end)` are taken as they stand, in words; nothing where all can be counted anew."""
+    with connection.cursor() as cursor:
+        cursor.execute(_LEFT_OUT, {"start": start, "end": end, "customer_id": customer_id})
+        found = dict(cursor.fetchall())
+    words = []
+    if "archived" in found:
+        words.append("archived events")
+    if "erased" in found:
+        words.append(f"erased events of {found['erased']:,} {'customer' if found['erased'] == 1 else 'customers'}")
+    return words
+
+
 def series_in_words(differences: Sequence[Difference]) -> dict[int, str]:
     """Return of each series that these are about whose it is and what it counts, for people: by code, not by id."""
     series = UsageSeries.objects.in_bulk({each.series_id for each in differences})

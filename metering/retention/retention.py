@@ -454,7 +454,9 @@ def _locked(month: date) -> ArchivedMonth:
 
 def _require(archived: ArchivedMonth, *states: str) -> None:
     if archived.status not in states:
-        msg = f"{archived.month:%B %Y} is not ready for this step: {archived.get_status_display().lower()}."
+        msg = (
+            f"{archived.month:%B %Y} is not ready for this step. It stands at: {archived.get_status_display().lower()}."
+        )
         raise MonthNotInState(msg)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.db import connection
 from pytest_django import Settings
 
@@ -122,6 +124,35 @@ def test_what_is_kept_of_such_hours_is_not_compared_with_events_that_are_not_the
 
     assert found == [[]] * len(found)
     assert all(each == (0, 0, 0) for each in mended)
+
+
+@pytest.mark.parametrize(
+    ("take_away", "words"),
+    [(detach_august, "archived events"), (erase_august, "erased events of 1 customer")],
+    ids=["archived", "erased"],
+)
+def test_the_commands_name_what_they_did_not_compare(
+    customer: Customer, take_away: Callable[[], None], words: str
+) -> None:
+    before = said("verify_usage", "--period", "2024-08")
+    take_away()
+
+    assert "not compared" not in before
+    assert said("verify_usage", "--period", "2024-08").endswith(f"; not compared: hours with {words}\n")
+    assert f'"left_out": ["{words}"]' in said("verify_usage", "--period", "2024-08", "--json")
+    assert "not compared" not in said("verify_usage", "--period", "2024-09")
+    rebuilt = said("rebuild_usage", "--period", "2024-08", "--reason", "to be sure")
+    assert rebuilt.endswith(f"Taken as they stand: hours with {words}.\n")
+    somebody_else = make_accounts.customer()
+    assert ("not compared" in said("verify_usage", "--period", "2024-08", "--customer", somebody_else.code)) == (
+        "archived" in words
+    )
+
+
+def said(*command: str) -> str:
+    out = StringIO()
+    call_command(*command, stdout=out)
+    return out.getvalue()
 
 
 @AWAY

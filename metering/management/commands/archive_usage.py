@@ -18,11 +18,11 @@ from accounts.errors import CountinghouseError
 from metering.models import ArchivedMonth
 from metering.retention import retention, retention_jobs
 
-_STEPS: dict[str, Callable[..., ArchivedMonth]] = {
-    "detach": retention.detach_month,
-    "drop": retention.drop_month,
-    "bring_back": retention.bring_back,
-    "check": retention.check_archive,
+_STEPS: dict[str, tuple[Callable[..., ArchivedMonth], str]] = {
+    "detach": (retention.detach_month, "take a verified month out of the tables; undone in a moment"),
+    "drop": (retention.drop_month, "compare once more, then delete its table: the files are the only copy"),
+    "bring_back": (retention.bring_back, "put the month back, from its table or from its files"),
+    "check": (retention.check_archive, "are the files of a month that is away still whole?"),
 }
 
 
@@ -40,8 +40,8 @@ class Command(BaseCommand):
         parser.add_argument("--month", required=True, type=_month, help="such as 2025-01")
         parser.add_argument("--to", type=Path, help="folder of the file (ARCHIVE_DIR unless given)")
         steps = parser.add_mutually_exclusive_group()
-        for step in _STEPS:
-            steps.add_argument(f"--{step.replace('_', '-')}", dest="step", action="store_const", const=step)
+        for step, (_, words) in _STEPS.items():
+            steps.add_argument(f"--{step.replace('_', '-')}", dest="step", action="store_const", const=step, help=words)
         parser.add_argument("--json", action="store_true", help="print the outcome as one JSON object")
 
     def handle(self, *_args: Any, **options: Any) -> None:
@@ -49,7 +49,8 @@ class Command(BaseCommand):
         asked = {"month": options["month"], "actor": Actor.system("archive_usage"), "at": timezone.now()}
         try:
             if options["step"]:
-                archived = _STEPS[options["step"]](**asked)
+                take_step, _ = _STEPS[options["step"]]
+                archived = take_step(**asked)
             else:
                 retention.plan_archive(folder=options["to"], **asked)
                 archived = retention_jobs.archive(**asked)

@@ -50,3 +50,6 @@ class Command(BaseCommand):
             self.stdout.write(
                 f"{month}: {total.hours:,} hours and {total.parts:,} parts written, {total.deltas:,} deltas taken up"
             )
+            left_out = verification.left_out(start=hours.start, end=hours.end, customer_id=order.customer_id)
+            if left_out:
+                self.stdout.write(f"Taken as they stand: hours with {' and '.join(left_out)}.")

@@ -44,7 +44,8 @@ class Command(BaseCommand):
                             (report.shown + part.shown)[: verification.SHOWN],
                         )
                         bar.update(part.events)
-                self._print(month, report, as_json=options["json"])
+                left_out = verification.left_out(start=hours.start, end=hours.end, customer_id=customer_id)
+                self._print(month, report, left_out, as_json=options["json"])
                 differences += report.differences
         except CountinghouseError as error:
             raise CommandError(str(error)) from error
@@ -52,13 +53,15 @@ class Command(BaseCommand):
             msg = f"{differences:,} totals are not those of their events; manage.py rebuild_usage mends them."
             raise CommandError(msg)
 
-    def _print(self, month: str, report: verification.Verified, *, as_json: bool) -> None:
+    def _print(self, month: str, report: verification.Verified, left_out: list[str], *, as_json: bool) -> None:
         if as_json:
             shown = msgspec.to_builtins(report.shown)
-            line = {"period": month, "events": report.events, "differences": report.differences, "shown": shown}
-            self.stdout.write(json.dumps(line))
+            figures = {"period": month, "events": report.events, "differences": report.differences}
+            self.stdout.write(json.dumps({**figures, "left_out": left_out, "shown": shown}))
             return
         verdict = "all totals are those of the events" if not report.differences else f"{report.differences:,} differ"
+        if left_out:
+            verdict += f"; not compared: hours with {' and '.join(left_out)}"
         self.stdout.write(f"{month}  {report.events:>14,} events  {verdict}")
         series = verification.series_in_words(report.shown)
         for each in report.shown:
