@@ -16,10 +16,12 @@ _LOCK = "SELECT pg_advisory_xact_lock(hashtext('metering.rollups.fold'))"
 
 # Deltas are summed first, so that each hour is written once; the last value is that of the latest time, and of several
 # at the same time the greatest, in whatever order they come to be folded. An hour whose events were all taken out again
-# has a count of zero, and no smallest, greatest or last value.
+# has a count of zero, and no smallest, greatest or last value. The oldest are those up to the last of them: named one
+# by one, each would be looked for among all of them as long as the planner takes the table to be empty, as it just was.
 _FOLD = """
     WITH taken AS (
-        DELETE FROM usage_delta WHERE id IN (SELECT id FROM usage_delta ORDER BY id LIMIT %s)
+        DELETE FROM usage_delta
+        WHERE id <= (SELECT max(id) FROM (SELECT id FROM usage_delta ORDER BY id LIMIT %s) AS oldest)
         RETURNING customer_id, hour, series_id, sum, count, min, max, last, last_at
     ), added AS (
         SELECT customer_id, hour, series_id, sum(sum) AS sum, sum(count)::bigint AS count, min(min) AS min,
@@ -45,7 +47,8 @@ _FOLD = """
 
 _FOLD_PARTS = """
     WITH taken AS (
-        DELETE FROM usage_part_delta WHERE id IN (SELECT id FROM usage_part_delta ORDER BY id LIMIT %s)
+        DELETE FROM usage_part_delta
+        WHERE id <= (SELECT max(id) FROM (SELECT id FROM usage_part_delta ORDER BY id LIMIT %s) AS oldest)
         RETURNING customer_id, series_id, hour, kind, part, sum, count
     ), added AS (
         SELECT customer_id, series_id, hour, kind, part, sum(sum) AS sum, sum(count)::bigint AS count

@@ -120,7 +120,8 @@ _LOCK = "SELECT pg_try_advisory_xact_lock(hashtext('metering.receipts.fold'))"
 
 _FOLD = """
     WITH taken AS (
-        DELETE FROM usage_receipt WHERE id IN (SELECT id FROM usage_receipt ORDER BY id LIMIT %s)
+        DELETE FROM usage_receipt
+        WHERE id <= (SELECT max(id) FROM (SELECT id FROM usage_receipt ORDER BY id LIMIT %s) AS oldest)
         RETURNING hour, source, type, meter_id, count, sum, waiting, discarded
     ), folded AS (
         INSERT INTO usage_receipt_hour AS hour (hour, source, type, meter_id, count, sum, waiting, discarded)
