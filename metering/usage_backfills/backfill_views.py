@@ -26,6 +26,7 @@ from accounts.pages import (
     page_of,
     staff_page,
 )
+from metering.completeness import completeness
 from metering.models import UsageBackfill
 from metering.usage_backfills import backfill_overview as overview
 from metering.usage_backfills import decisions
@@ -69,6 +70,7 @@ def new_backfill(request: StaffRequest) -> HttpResponseBase:
         crumbs=[Crumb("Backfills", reverse("metering:usage-backfills"))],
         customers=Customer.objects.order_by("name").values_list("code", "name")[:500],
         types=overview.event_types(),
+        sources=completeness.sources(),
         modes=UsageBackfill.Mode.choices,
         sent=request.POST if request.method == "POST" else request.GET,
     )

@@ -243,6 +243,15 @@ def test_a_backfill_is_opened_filled_previewed_closed_and_reverted_on_its_pages(
     assert "None of these" in words(anna.get("/usage/backfills/?status=open"))
 
 
+def test_the_form_offers_the_sources_that_sent_anything(customer: Customer) -> None:
+    make.ingested(make.event("e1", source="cluster/2"))
+
+    shown = signed_in(Role.FINANCE_ANALYST).get("/usage/backfills/new/").content.decode()
+
+    assert 'list="b-sources"' in shown
+    assert '<option value="cluster/2">' in shown
+
+
 def test_what_is_typed_wrong_is_said_and_kept(customer: Customer) -> None:
     anna = signed_in(Role.FINANCE_ANALYST)
     form = {"source": "cluster/1", "start": "soon", "end": "2026-10-12T00:00", "reason": "the exporter", "mode": "add"}
