@@ -16,7 +16,6 @@ from billing.models import BillRun, BillRunItem, Invoice, UnbilledUsage
 from billing.steps import Step, steps_to
 from metering.completeness.findings import Finding, findings, settled_until
 from metering.models import Meter, QuarantinedEvent, UsageSeries
-from metering.reading.usage import UnseenWindow, windows_with_unseen_usage
 
 Status = BillRun.Status
 _ORDER = (Status.DRAFT, Status.IN_REVIEW, Status.APPROVED, Status.ISSUED)
@@ -182,19 +181,6 @@ def usage_to_look_at(run: BillRun, *, at: datetime) -> UsageToLookAt:
     found = findings(month.start, min(month.end, settled_until(at)), customers)
     last = month.end - timedelta(microseconds=1)
     return UsageToLookAt(found, month.start.date(), last.date())
-
-
-def changed_since_drafting(run: BillRun) -> list[str]:
-    """Return the names of the customers whose usage came, or was corrected, after their draft was made; two queries."""
-    seen = run.items.exclude(usage_watermark="").order_by("contract__customer__name", "id")
-    items = list(seen.values_list("contract__customer_id", "contract__customer__name", "period", "usage_watermark"))
-    windows = [
-        UnseenWindow(customer_id=customer_id, start=period.lower, end=period.upper, snapshot=watermark)
-        for customer_id, _, period, watermark in items
-    ]
-    if not windows:
-        return []
-    return list(dict.fromkeys(items[position][1] for position in sorted(windows_with_unseen_usage(windows))))
 
 
 def waiting_in_quarantine(run: BillRun) -> Waiting:

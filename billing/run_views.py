@@ -28,7 +28,7 @@ from accounts.pages import (
     whole_number,
 )
 from accounts.periods import MonthInvalid, parse_month
-from billing import bill_runs, issuing, run_overview
+from billing import bill_runs, changed_usage, issuing, run_overview
 from billing.models import BillRun
 
 Status = BillRun.Status
@@ -153,15 +153,17 @@ def run_findings(request: StaffRequest, run_id: int) -> HttpResponseBase:
     """Show what is odd about the usage that a run bills; loaded after the page, for it reads months of hours."""
     run = get_object_or_404(BillRun.objects.select_related("legal_entity"), pk=run_id)
     usage = run_overview.usage_to_look_at(run, at=timezone.now())
-    changed = run_overview.changed_since_drafting(run)
+    changed = changed_usage.changed_since_drafting(run)
     return fragment(
         request,
         "billing/run_findings.html",
         run=run,
         usage=usage,
         shown=usage.open[:FINDINGS_SHOWN],
-        changed=changed,
-        changed_shown=changed[:FINDINGS_SHOWN],
+        changed=changed.priced,
+        changed_shown=changed.priced[:FINDINGS_SHOWN],
+        not_priced=changed.not_priced,
+        not_priced_shown=changed.not_priced[:FINDINGS_SHOWN],
         waiting=run_overview.waiting_in_quarantine(run),
     )
 

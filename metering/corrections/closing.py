@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from django.db import connection
 
 from metering.aggregations import quantity_unit
-from metering.models import ClosedUsage
+from metering.models import ClosedUsage, Meter
+from metering.reading.quantities import QuantityAsk, quantities
 
 
 class Closed(NamedTuple):
@@ -35,7 +36,8 @@ def close_usage(rows: Sequence[Closed], *, at: datetime) -> None:
 class After(NamedTuple):
     """What came of a closed period after its first bill.
 
-    `added` events count since, `taken_back` no longer do. `billed` is what the first bill held, `billed_since` what the
+    `added` events count since, `taken_back` no longer do; `carried` of a level's readings did one or the other in
+    earlier periods, and what they say holds in this one. `billed` is what the first bill held, `billed_since` what the
     newest holds, with its invoice; it has seen all of this if `waiting` is 0, which is how many of the changes no bill
     has seen. `batches` are the first batches that brought them, `doors` how they came.
     """
@@ -49,6 +51,7 @@ class After(NamedTuple):
     ends_at: datetime
     added: int
     taken_back: int
+    carried: int
     billed: Decimal
     billed_since: Decimal
     first_invoice_id: int
@@ -87,34 +90,75 @@ _AFTER = """
         WHERE amended.batch_id >= (SELECT min(id) FROM batch) AND amended.time < (SELECT max(ends_at) FROM closed)
     )
     SELECT closed.customer_id, customer.name, closed.meter_id, meter.name, meter.unit, closed.starts_at,
-           closed.ends_at, count(*) FILTER (WHERE fact.sign > 0), count(*) FILTER (WHERE fact.sign < 0),
-           closed.quantity, newest.quantity, closed.invoice_id, newest.invoice_id,
+           closed.ends_at, count(*) FILTER (WHERE fact.sign > 0 AND fact.time >= closed.starts_at),
+           count(*) FILTER (WHERE fact.sign < 0 AND fact.time >= closed.starts_at),
+           count(*) FILTER (WHERE fact.time < closed.starts_at), closed.quantity, newest.quantity, closed.invoice_id,
+           newest.invoice_id,
            count(*) FILTER (WHERE NOT pg_visible_in_snapshot(fact.transaction_id, newest.snapshot)),
            (array_agg(DISTINCT fact.id))[:5], array_agg(DISTINCT fact.door), max(fact.received_at),
-           meter.aggregation
+           meter.aggregation, meter.divisor,
+           count(*) FILTER (
+               WHERE fact.time < closed.starts_at AND NOT pg_visible_in_snapshot(fact.transaction_id, newest.snapshot)
+           )
     FROM fact
     JOIN usage_series AS series ON series.customer_id = fact.customer_id AND series.id = fact.series_id
+    JOIN metering_meter AS meter ON meter.id = series.meter_id
     JOIN closed ON closed.customer_id = fact.customer_id AND closed.meter_id = series.meter_id
-     AND fact.time >= closed.starts_at AND fact.time < closed.ends_at
+     AND (fact.time >= closed.starts_at OR meter.aggregation = 'gauge') AND fact.time < closed.ends_at
      AND NOT pg_visible_in_snapshot(fact.transaction_id, closed.snapshot)
     JOIN newest ON newest.customer_id = closed.customer_id AND newest.meter_id = closed.meter_id
      AND newest.starts_at = closed.starts_at
     JOIN accounts_customer AS customer ON customer.id = closed.customer_id
-    JOIN metering_meter AS meter ON meter.id = closed.meter_id
     GROUP BY closed.customer_id, customer.name, closed.meter_id, meter.name, meter.unit, meter.aggregation,
-             closed.starts_at, closed.ends_at, closed.quantity, newest.quantity, closed.invoice_id, newest.invoice_id
+             meter.divisor, closed.starts_at, closed.ends_at, closed.quantity, newest.quantity, closed.invoice_id,
+             newest.invoice_id
     ORDER BY max(fact.received_at) DESC, customer.name, meter.name, closed.starts_at
     LIMIT %(limit)s
 """
 
 
-def what_came_after(*, customer_id: int | None = None, limit: int = 1_000) -> list[After]:
-    """Return the closed periods (of one customer or all) of which usage came or was corrected after; one query.
+# A bill adds up what it divided of each part of a period; what that leaves is no change.
+_NO_CHANGE = Decimal("1e-9")
 
-    The newest change first, at most `limit`.
+
+def what_came_after(*, customer_id: int | None = None, limit: int = 1_000) -> list[After]:
+    """Return the closed periods (of one customer or all) of which usage came or was corrected after.
+
+    The newest change first, at most `limit`. A period into which a level is only carried is among them where it
+    changed. One query, and one or two more where a level may have been carried.
     """
     parameters: dict[str, Any] = {"customer": customer_id, "limit": limit}
     with connection.cursor() as cursor:
         cursor.execute(_AFTER, parameters)
-        found = [(After(*row), aggregation) for *row, aggregation in cursor.fetchall()]
-    return [after._replace(unit=quantity_unit(aggregation, after.unit)) for after, aggregation in found]
+        found = [(After(*row[:-3]), *row[-3:]) for row in cursor.fetchall()]
+    carried = _carried([(after, divisor) for after, _, divisor, _ in found if after.carried])
+    kept = []
+    for after, aggregation, _, unseen in found:
+        waiting = after.waiting
+        if after.carried:
+            holds = carried[after.customer_id, after.meter_id, after.starts_at]
+            is_billed = abs(holds - after.billed_since) < _NO_CHANGE
+            waiting -= unseen if is_billed else 0
+            if is_billed and not after.added and not after.taken_back and after.billed == after.billed_since:
+                continue
+        kept.append(after._replace(unit=quantity_unit(aggregation, after.unit), waiting=waiting))
+    return kept
+
+
+def _carried(found: Sequence[tuple[After, Decimal]]) -> dict[tuple[int, int, datetime], Decimal]:
+    """Return what each of these periods of levels holds by now."""
+    asks = [
+        QuantityAsk(
+            customer_id=each.customer_id,
+            meter_id=each.meter_id,
+            aggregation=Meter.Aggregation.GAUGE,
+            divisor=divisor,
+            edges=[each.starts_at, each.ends_at],
+        )
+        for each, divisor in found
+    ]
+    quantity_of = {quantity.ask: quantity.quantity for quantity in quantities(asks)} if asks else {}
+    return {
+        (each.customer_id, each.meter_id, each.starts_at): quantity_of.get(position, Decimal(0))
+        for position, (each, _) in enumerate(found)
+    }
