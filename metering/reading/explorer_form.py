@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from calendar import monthrange
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from django.db import connection
 
 from accounts.errors import CountinghouseError
 from accounts.models import Customer, LegalEntity
-from accounts.periods import Grain, local_date
+from accounts.periods import Grain, MonthInvalid, local_date, parse_month
 from metering.meters.meters import dimensions_of
 from metering.models import BY_CUSTOMER, Meter
 from metering.reading.usage_questions import ABSENT, ALL_CUSTOMERS, UsageQuestion, customer_asked, question_about
@@ -74,7 +75,7 @@ def form_of(words: Words, *, at: datetime) -> Form:
     if meter is None and (customer or is_of_all) and meters:
         meter = _meter_in_use(customer, meters)
     time_zone = words.one("time_zone") or _time_zone(customer, is_of_all=is_of_all)
-    first_on, last_on = words.one("first"), words.one("last")
+    first_on, last_on = _days_asked(words)
     # Without a customer the days stay open, and become those of its latest usage once it is chosen.
     if (customer or is_of_all) and not (first_on and last_on):
         first_on, last_on = _latest_month(customer, meter, time_zone, at)
@@ -101,6 +102,17 @@ def form_of(words: Words, *, at: datetime) -> Form:
     )
 
 
+def require_known(words: Words) -> None:
+    """Refuse what nobody knows, as the API does: left aside, a file of another month would pass for the one asked for.
+
+    Raises: DetailsInvalid.
+    """
+    words.require_only(
+        ["customer", "meter", "month", "first", "last", "window", "time_zone", "group_by", "compare", "format"],
+        in_brackets={"filter": True},
+    )
+
+
 def question_of(form: Form) -> UsageQuestion:
     """Return what the form asks.
 
@@ -122,6 +134,18 @@ def words_of(form: Form) -> dict[str, list[str]]:
         "group_by": [form.group_by],
     }
     return words | {f"filter[{each.name}]": list(each.chosen) for each in form.dimensions if each.chosen}
+
+
+def _days_asked(words: Words) -> tuple[str, str]:
+    """Return the first and the last day, from the API's word for a whole month, too."""
+    text = words.one("month")
+    if not text:
+        return words.one("first"), words.one("last")
+    try:
+        month = parse_month(text)
+    except MonthInvalid:
+        return text, text
+    return str(date(month.year, month.month, 1)), str(date(month.year, month.month, monthrange(*month)[1]))
 
 
 def _customer(text: str) -> Customer | None:

@@ -34,10 +34,12 @@ COUNTED_AT_MOST = 10_000
 def explorer(request: StaffRequest) -> HttpResponseBase:
     """Show usage as the address asks for it; as a CSV or Parquet file too. HTMX is given the part that changes."""
     at = timezone.now()
-    form = explorer_form.form_of(Words(dict(request.GET.lists())), at=at)
+    words = Words(dict(request.GET.lists()))
+    form = explorer_form.form_of(words, at=at)
     shown, problem = None, ""
     if form.customer_text and (form.meter or not form.customer):
         try:
+            explorer_form.require_known(words)
             question = explorer_form.question_of(form)
             if request.GET.get("format") in {"csv", "parquet"}:
                 return _file(question, request.GET["format"])

@@ -59,6 +59,31 @@ def test_a_customer_is_enough_to_see_the_month_of_its_latest_usage(acme: Custome
     assert len(context["shown"].chart.rows) == 31
 
 
+def test_a_month_is_taken_as_the_api_takes_it(acme: Customer, analyst: Client) -> None:
+    make.ingested(
+        make.event(time="2026-08-15T10:00:00Z", seconds="1"), make.event(time="2024-02-29T10:00:00Z", seconds="2")
+    )
+
+    context = explore(analyst, month="2024-02").context
+    wrong = explore(analyst, month="February")
+
+    assert (context["form"].first_on, context["form"].last_on) == ("2024-02-01", "2024-02-29")
+    assert [row.quantity for row in context["shown"].rows] == [Decimal(2)]
+    assert "Give a date" in words_of(wrong)
+
+
+@pytest.mark.parametrize("format_", ["", "csv", "parquet"])
+def test_what_is_not_known_in_an_address_is_said_and_no_other_figures_are_shown(
+    acme: Customer, analyst: Client, format_: str
+) -> None:
+    make.ingested(make.event(time="2026-08-15T10:00:00Z", seconds="1"))
+
+    answer = explore(analyst, period="2024-02", format=format_)
+
+    assert answer.context["shown"] is None
+    assert "period: There is no such parameter. Known are: customer, meter, month" in words_of(answer)
+
+
 def test_groups_are_compared_with_the_period_before(acme: Customer, analyst: Client) -> None:
     make.ingested(
         make.event(time="2026-10-14T10:00:00Z", seconds="4", region="eu"),
