@@ -14,6 +14,7 @@ from accounts.access import Actor, Permission
 from metering import recount, storage
 from metering.corrections import correction_events
 from metering.corrections.correction_events import Place, Replacement, stored_events
+from metering.corrections.counting_again import series_counting_again
 from metering.errors import CorrectionNeedsReason, CorrectionNotCountable, CorrectionNotStuck, CorrectionUnknown
 from metering.ingestion import Admitted, store_counted
 from metering.models import UsageBatch, UsageCorrection, UsageCorrectionItem
@@ -202,24 +203,6 @@ def _plan(correction: UsageCorrection, items: Sequence[UsageCorrectionItem], rep
     return plan
 
 
-_VOIDED = """
-    SELECT key, series_ids FROM usage_amendment
-    JOIN unnest(%s::bigint[], %s::timestamptz[], %s::uuid[], %s::bigint[]) AS asked(customer_id, time, key, batch_id)
-        USING (customer_id, time, key, batch_id)
-    WHERE sign = -1
-"""
-
-
-def voided_series(voids: Sequence[tuple[Place, int]]) -> dict[str, list[int]]:
-    """Return the series in which these batches have voided the events at these places, by the key of each event."""
-    if not voids:
-        return {}
-    columns = zip(*[(*place, batch_id) for place, batch_id in voids], strict=True)
-    with connection.cursor() as cursor:
-        cursor.execute(_VOIDED, [list(column) for column in columns])
-        return {key.hex: series_ids for key, series_ids in cursor.fetchall()}
-
-
 def _plan_of_revert(correction: UsageCorrection, items: Sequence[UsageCorrectionItem]) -> _Plan:
     """Take the events that came in place out again and let the voided ones count; only where both still stand so."""
     done = {
@@ -230,7 +213,7 @@ def _plan_of_revert(correction: UsageCorrection, items: Sequence[UsageCorrection
     }
     new = {key: place for key, each in done.items() if (place := _new_place_of(each)) is not None}
     stored = stored_events(sorted([*[place_of(item) for item in items], *new.values()]), lock=True)
-    voided = voided_series([(place_of(item), done[item.key].batch_id or 0) for item in items])
+    again = series_counting_again([(place_of(item), done[item.key].batch_id or 0) for item in items], stored)
     plan = _Plan([], set(), {})
     for item in items:
         event, successor = stored.get(item.key.hex), new.get(item.key)
@@ -240,7 +223,7 @@ def _plan_of_revert(correction: UsageCorrection, items: Sequence[UsageCorrection
         elif event.series_ids or (replacement and not replacement.series_ids):
             plan.skipped[item.pk] = "Another correction has changed it since; revert that one first."
         else:
-            plan.amendments.append(Amendment(event.place, 1, voided[item.key.hex]))
+            plan.amendments.append(Amendment(event.place, 1, again[item.key.hex]))
             if replacement:
                 plan.amendments.append(Amendment(replacement.place, -1, replacement.series_ids))
     return plan

@@ -49,6 +49,11 @@ _RULES: Final = f"""
         SELECT %(type)s
     )
     UNION ALL
+    SELECT 'back-filled', {DIGEST.format("backfill.id::text")} FROM metering_meterbackfill AS backfill
+    JOIN metering_meter AS meter ON meter.id = backfill.meter_id
+    WHERE backfill.status IN ('running', 'done')
+      AND meter.event_type IN (SELECT event.type FROM item JOIN usage_event AS event USING (customer_id, time, key))
+    UNION ALL
     SELECT 'whose', {DIGEST.format("assignment.customer_id || ' ' || subject.id || assignment.valid_during::text")}
     FROM metering_subjectassignment AS assignment JOIN metering_subject AS subject ON subject.id = assignment.subject_id
     WHERE subject.name IN (

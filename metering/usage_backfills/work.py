@@ -13,7 +13,8 @@ from accounts import audit
 from accounts.access import Actor, Permission
 from metering import recount, storage
 from metering.corrections.correction_events import Place, stored_events
-from metering.corrections.correction_work import Amendment, insert_amendments, voided_series
+from metering.corrections.correction_work import Amendment, insert_amendments
+from metering.corrections.counting_again import series_counting_again
 from metering.models import UsageBackfill, UsageBatch
 from metering.usage_backfills import settling
 from metering.usage_backfills.deciding import EVENTS_AT_ONCE, Outcome, rows_at_once, waiting_items
@@ -135,10 +136,10 @@ def plan_undoing(items: Sequence[Done], *, lock: bool) -> Undoing:
     """
     places = sorted({place for item in items for place in (item.counts, item.voided) if place is not None})
     stored = stored_events(places, lock=lock)
-    voided = voided_series([(item.voided, item.batch_id) for item in items if item.voided is not None])
+    again = series_counting_again([(item.voided, item.batch_id) for item in items if item.voided is not None], stored)
     plan = Undoing({}, {})
     for item in items:
-        found = _undoing(item, stored, voided)
+        found = _undoing(item, stored, again)
         if isinstance(found, str):
             plan.kept[item.id] = found
         else:
@@ -171,7 +172,7 @@ def _undo(backfill: UsageBackfill, items: Sequence[Done], *, actor: Actor, at: d
     return plan.kept
 
 
-def _undoing(item: Done, stored: Mapping[str, Any], voided: Mapping[str, list[int]]) -> list[Amendment] | str:
+def _undoing(item: Done, stored: Mapping[str, Any], again: Mapping[str, list[int]]) -> list[Amendment] | str:
     """Return the amendments that undo what was done to an event, or why it cannot be undone."""
     amendments = []
     if item.counts is not None:
@@ -182,13 +183,13 @@ def _undoing(item: Done, stored: Mapping[str, Any], voided: Mapping[str, list[in
             return _CHANGED_SINCE
         amendments.append(Amendment(event.place, -1, event.series_ids))
     # Of an event that another took the place of, nothing was voided where it had been voided before.
-    if item.voided is not None and item.voided.key in voided:
+    if item.voided is not None and item.voided.key in again:
         event = stored.get(item.voided.key)
         if event is None:
             return _GONE
         if event.series_ids:
             return _CHANGED_SINCE
-        amendments.append(Amendment(event.place, 1, voided[item.voided.key]))
+        amendments.append(Amendment(event.place, 1, again[item.voided.key]))
     return amendments
 
 

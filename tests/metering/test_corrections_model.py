@@ -17,7 +17,7 @@ from accounts.models import Customer
 from metering import rollups, verification
 from metering.models import Meter, UsageCorrection
 from metering.reading import quantities
-from tests import make_accounts, make_corrections
+from tests import make_accounts, make_backfills, make_corrections
 from tests import make_metering as make
 
 pytestmark = pytest.mark.django_db
@@ -36,6 +36,7 @@ steps = st.lists(
         st.tuples(st.just("replace"), moments, values),
         st.tuples(st.just("revert"), moments, values),
         st.tuples(st.just("fold"), moments, values),
+        st.tuples(st.just("meter"), moments, values),
     ),
     min_size=3,
     max_size=14,
@@ -44,9 +45,10 @@ steps = st.lists(
 
 @dataclass
 class World:
-    """What counts by now, by event id, and what each correction has done."""
+    """What counts by now, by event id, the meters that count it, and what each correction has done."""
 
     name: str
+    meters: list[Meter] = field(default_factory=list)
     counts: dict[str, Fact] = field(default_factory=dict)
     undo: list[tuple[UsageCorrection, str, Fact, str | None]] = field(default_factory=list)
 
@@ -90,6 +92,10 @@ def act(world: World, kind: str, moment: datetime, value: Decimal) -> None:
         world.counts[str(event["id"])] = (moment, value)
     elif kind == "fold":
         rollups.fold(limit=5)
+    elif kind == "meter":
+        late = make.meter(aggregation=AGGREGATIONS[moment.minute % len(AGGREGATIONS)], event_type=world.name)
+        make_backfills.counted(make_backfills.asked(late, start=START, end=END))
+        world.meters.append(late)
     elif kind in {"void", "replace"} and ids:
         chosen = ids[moment.minute % len(ids)]
         before = world.counts.pop(chosen)
@@ -108,12 +114,13 @@ def act(world: World, kind: str, moment: datetime, value: Decimal) -> None:
             del world.counts[replacement]
 
 
-def assert_equal(world: World, customer: Customer, meters: Sequence[Meter]) -> None:
-    asks = [make.ask(customer, meter, [START, END]) for meter in meters]
-    found = {meters[each.ask].aggregation: each.quantity for each in quantities.quantities(asks)}
+def assert_equal(world: World, customer: Customer) -> None:
+    asks = [make.ask(customer, meter, [START, END]) for meter in world.meters]
+    found = {each.ask: each.quantity for each in quantities.quantities(asks)}
     facts = list(world.counts.values())
-    for aggregation in AGGREGATIONS if facts else ():
-        assert abs(found[aggregation] - naive(aggregation, facts)) < Decimal("1e-12"), aggregation
+    for position, meter in enumerate(world.meters) if facts else ():
+        wanted = naive(meter.aggregation, facts)
+        assert abs(found[position] - wanted) < Decimal("1e-12"), (position, meter.aggregation)
     assert facts or all(quantity == 0 for quantity in found.values())
     for chunk in verification.plan(start=START, end=END):
         assert verification.verify(chunk).shown == []
@@ -143,7 +150,7 @@ def test_whatever_is_corrected_in_whatever_order_totals_are_those_of_a_plain_mod
     customer = make_accounts.customer()
     world = World(name=f"play-{customer.pk}")
     make.subject(world.name, customer=customer)
-    meters = [make.meter(aggregation=aggregation, event_type=world.name) for aggregation in AGGREGATIONS]
+    world.meters = [make.meter(aggregation=aggregation, event_type=world.name) for aggregation in AGGREGATIONS]
     for kind, moment, value in play:
         act(world, kind, moment, value)
-    assert_equal(world, customer, meters)
+    assert_equal(world, customer)

@@ -23,7 +23,7 @@ from tests import make_accounts
 from tests import make_metering as make
 from tests.behind_the_back import execute, refused
 from tests.make_backfills import ALL, END, START, asked, counted, customer_with_events, late_meter, sum_of
-from tests.make_corrections import voided
+from tests.make_corrections import replaced, reverted, voided
 from tests.make_metering import NOON, SYSTEM
 from tests.ties import assert_everything_ties
 
@@ -164,6 +164,42 @@ def test_a_voided_event_stays_voided(shop: Customer) -> None:
     done = counted(asked(late_meter()))
 
     assert (done.counted, done.voided) == (58, 2)
+    assert_everything_ties()
+
+
+@pytest.mark.parametrize("aggregation", [Meter.Aggregation.SUM, Meter.Aggregation.UNIQUE, Meter.Aggregation.GAUGE])
+def test_what_counts_again_after_a_back_fill_counts_as_if_it_had_never_been_voided(
+    shop: Customer, aggregation: str
+) -> None:
+    reference = counted(asked(late_meter(aggregation, code="reference"))).meter
+    before = sum_of(reference, shop)
+    void, replacement = voided("e5", "e6"), replaced("e7", gb="100")
+    meter = late_meter(aggregation, code="late")
+    assert counted(asked(meter)).voided == 3
+
+    reverted(void)
+    reverted(replacement)
+
+    assert sum_of(reference, shop) == before
+    assert sum_of(meter, shop) == before
+    assert counted(asked(meter)).counted_before == 60
+    assert_everything_ties()
+
+
+def test_what_counts_again_counts_in_no_meter_that_leaves_it_out_or_was_not_back_filled_over_its_time(
+    shop: Customer,
+) -> None:
+    void = voided("e5")
+    other_time = late_meter(code="other-time")
+    counted(asked(other_time, end=datetime(2026, 10, 6, tzinfo=UTC)))
+    filtered = late_meter(code="filtered", event_filter={"region": "eu"})
+    counted(asked(filtered))
+    later = late_meter(code="later", counts_from=datetime(2026, 11, 1, tzinfo=UTC))
+    before = [sum_of(meter, shop) for meter in (other_time, filtered, later)]
+
+    reverted(void)
+
+    assert [sum_of(meter, shop) for meter in (other_time, filtered, later)] == before
     assert_everything_ties()
 
 

@@ -19,7 +19,7 @@ from metering.usage_backfills.errors import (
     UsageBackfillNotPreviewed,
     UsageBackfillUnknown,
 )
-from tests import make_accounts, make_corrections, make_usage_backfills
+from tests import make_accounts, make_backfills, make_corrections, make_usage_backfills
 from tests import make_metering as make
 from tests.make_metering import NOON, total
 from tests.make_usage_backfills import WITHIN, closed, event, opened, previewed, replacing, reverted, staged, states
@@ -259,6 +259,21 @@ def test_a_revert_brings_the_totals_back_and_the_record_stays_readable(customer:
     assert (done.status, done.reverted, done.revert_left_out) == (Status.REVERTED, 4, 0)
     assert (done.counted, done.replaced, done.voided, done.brought_back) == (1, 1, 1, 1)
     assert UsageEvent.objects.count() == 4 + 2
+    assert_everything_ties_and_recounts()
+
+
+def test_what_a_revert_brings_back_counts_in_meters_that_were_back_filled_since(customer: Customer) -> None:
+    make.ingested(event("wrong", seconds="20"), event("dropped", seconds="300"))
+    backfill = replacing()
+    staged(backfill, event("wrong", seconds="2"))
+    closed(backfill)
+    late = make.meter(aggregation="count")
+    make_backfills.counted(make_backfills.asked(late))
+    assert make_backfills.sum_of(late, customer)[1] == 1
+
+    reverted(backfill)
+
+    assert make_backfills.sum_of(late, customer)[1] == 2
     assert_everything_ties_and_recounts()
 
 
