@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 
 from django import forms
 from django.contrib import messages
+from django.contrib.admin.utils import flatten_fieldsets
 from django.core.exceptions import PermissionDenied
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
@@ -21,7 +22,7 @@ from unfold.admin import ModelAdmin
 from unfold.admin import TabularInline as UnfoldTabularInline
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
-from unfold.forms import BaseDialogForm
+from unfold.forms import AdminForm, BaseDialogForm
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from accounts.access import Permission
@@ -189,6 +190,7 @@ class RecordAdmin(PlainRecordAdmin, SimpleHistoryAdmin):  # type: ignore[misc]  
 
     form = ReasonForm
     object_history_list_template = "accounts/history.html"
+    object_history_form_template = "accounts/history_version.html"
 
     def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> list[Any]:
         """Ask for the reason wherever something can be changed."""
@@ -208,6 +210,21 @@ class RecordAdmin(PlainRecordAdmin, SimpleHistoryAdmin):  # type: ignore[misc]  
         if request.method != "GET":
             raise PermissionDenied
         answer: HttpResponseBase = super().history_form_view(request, object_id, version_id, extra_context)
+        return answer
+
+    def render_history_view(
+        self, request: HttpRequest, template: str, context: dict[str, Any], **kwargs: Any
+    ) -> HttpResponse:
+        """Show a version as it was, in no form: there is nothing to fill in, and no reason to ask for."""
+        if template != self.object_history_form_template:
+            listed: HttpResponse = super().render_history_view(request, template, context, **kwargs)
+            return listed
+        known = {field.name for field in self.model._meta.get_fields()}
+        shown = [name for name in flatten_fieldsets(context["adminform"].fieldsets) if name in known]
+        as_it_was = AdminForm(context["adminform"].form, [(None, {"fields": shown})], {}, shown, model_admin=self)
+        # The links above the page are the record's, not those of its history.
+        changed = {"adminform": as_it_was, "opts": self.model._meta}
+        answer: HttpResponse = super().render_history_view(request, template, {**context, **changed}, **kwargs)
         return answer
 
     def revert_disabled(self, request: HttpRequest, obj: Model | None = None) -> bool:

@@ -160,6 +160,20 @@ def test_one_version_of_the_history_is_shown_but_never_brought_back(sign_in: Sig
     assert (shown.status_code, reverted.status_code, acme.name) == (200, 403, "Acme")
 
 
+def test_a_version_of_the_history_is_no_form_and_leads_to_the_others(sign_in: SignIn, acme: Customer) -> None:
+    version = reverse("admin:accounts_customer_simple_history", args=[acme.pk, acme.history.get().history_id])
+    history = reverse("admin:accounts_customer_history", args=[acme.pk])
+
+    analyst, support = (sign_in(role).get(version).content.decode() for role in (Role.FINANCE_ANALYST, Role.SUPPORT))
+
+    for shown in (analyst, support):
+        assert 'name="name"' not in shown
+        assert acme.name in shown
+        assert f'href="{history}"' in shown
+    assert "To bring something of it back" in analyst
+    assert "To bring something of it back" not in support
+
+
 def test_contacts_are_changed_and_removed_with_their_customer(sign_in: SignIn, acme: Customer) -> None:
     ada, bob = make.contact(customer=acme, email="a@acme.example"), make.contact(customer=acme, email="b@acme.example")
     rows = {

@@ -14,6 +14,7 @@ from accounts.models import Customer
 from billing import documents
 from tests import make_accounts, make_pricing
 from tests import make_billing as make
+from tests.make_pages import signed_in
 
 pytestmark = pytest.mark.django_db
 
@@ -55,3 +56,17 @@ def test_who_may_not_see_invoices_sees_no_records(client: Client, billed: Custom
     client.force_login(make_accounts.staff(Role.PRODUCT_MANAGER))
 
     assert client.get(url(model, "changelist")).status_code == 403
+
+
+def test_whoever_made_a_record_is_a_link_only_for_who_may_see_staff() -> None:
+    shop = make.shop()
+    make.subscriber(shop)
+    run = make.drafted_run(shop)
+    page = reverse("admin:billing_billrun_change", args=[run.pk])
+    staff = reverse("admin:accounts_user_change", args=[run.created_by_id])
+
+    support, administrator = (signed_in(role).get(page).content.decode() for role in (Role.SUPPORT, Role.ADMINISTRATOR))
+
+    assert str(run.created_by) in support
+    assert staff not in support
+    assert f'href="{staff}"' in administrator
