@@ -121,3 +121,100 @@ from django.core.management import call_command
 bill._CONTRACTS_AT_ONCE = 1
 call_command("bill", period="2026-10")
 """
+
+
+EVENTS_DECIDED_OF = 2_500
+DECIDE = """
+import json, sys
+from metering.corrections.correction_selection import EventFilter
+from tests import make_accounts, make_corrections
+from tests import make_metering as make
+customer = make_accounts.customer()
+make.meter()
+make.meter(aggregation="max")
+make.subject("project-1", customer=customer)
+times = [f"2026-10-{number % 14 + 1:02}T{number % 24:02}:10:00Z" for number in range(int(sys.argv[1]))]
+make.ingested(*[make.event(seconds="5", time=time) for time in times])
+draft = make_corrections.drafted(EventFilter(customer_id=customer.pk), changes={"seconds": "2"})
+make_corrections.submitted(draft)
+print(json.dumps([customer.pk]))
+"""
+ERASE = """
+import json, sys
+from datetime import UTC, datetime
+from accounts import approvals
+from accounts.access import Role
+from accounts.models import ApprovalRequest
+from metering.retention import erasure
+from tests import make_accounts
+at = datetime(2026, 11, 20, 9, tzinfo=UTC)
+asked = erasure.erase_raw_events(
+    customer_id=int(sys.argv[1]),
+    reason="They asked",
+    legal_basis="GDPR Art. 17",
+    actor=make_accounts.actor(Role.ADMINISTRATOR, name="Ada"),
+    at=at,
+)
+request = ApprovalRequest.objects.get(kind="usage_erasure", subject_id=asked.pk)
+controller = make_accounts.actor(Role.FINANCE_CONTROLLER, name="Carl")
+approvals.decide(request_id=request.pk, outcome="approve", actor=controller, at=at)
+print(json.dumps([asked.pk]))
+"""
+DECIDED = """
+import json, sys
+from accounts.models import AuditEntry
+from metering.models import UsageAmendment, UsageCorrection, UsageErasure, UsageEvent
+from tests import make_metering as make
+from tests.break_it.rules import assert_all_rules_hold
+from tests.ties import assert_everything_ties_and_recounts
+assert_all_rules_hold()
+assert_everything_ties_and_recounts()
+correction = UsageCorrection.objects.get()
+print(json.dumps([
+    [correction.status, correction.applied, correction.skipped],
+    [UsageAmendment.objects.count(), UsageEvent.objects.count(), UsageEvent.objects.filter(event_id="").count()],
+    [[erasure.status, erasure.events] for erasure in UsageErasure.objects.all()],
+    sorted(AuditEntry.objects.filter(
+        verb__in=["usage_correction.applied", "usage_erasure.done"]).values_list("verb", flat=True)),
+    {total.aggregation: int(total.quantity) for total in make.totals(int(sys.argv[1]))},
+]))
+"""
+
+
+def work(task: str) -> tuple[str, ...]:
+    """Do what a worker does when it is asked for this task."""
+    return "-c", f"import django; django.setup()\nfrom metering import tasks\ntasks.{task}()"
+
+
+def test_a_database_killed_in_mid_correction_and_in_mid_erasure_ends_each_of_them_once(server: Server) -> None:
+    with embedded_postgres(server.folder):
+        server.run("manage.py", "migrate", "--verbosity", "0")
+        (customer,) = map(str, server.ask(DECIDE, str(EVENTS_DECIDED_OF)))
+        with held_in_its_second_write("usage_amendment", *work("apply_corrections"), database=server.url) as applying:
+            server.kill(signal.SIGKILL)
+            assert applying.end() != 0
+    with embedded_postgres(server.folder):
+        in_mid_correction = server.ask(DECIDED, customer)
+        for _ in range(2):
+            server.run(*work("apply_corrections"))
+        corrected = server.ask(DECIDED, customer)
+        server.ask(ERASE, customer)
+        with held_in_its_second_write("usage_event", *work("keep_retention"), database=server.url) as erasing:
+            server.kill(signal.SIGKILL)
+            assert erasing.end() != 0
+    with embedded_postgres(server.folder):
+        in_mid_erasure = server.ask(DECIDED, customer)
+        for _ in range(2):
+            server.run(*work("keep_retention"))
+        erased = server.ask(DECIDED, customer)
+        # Answers 1 where a total differs from its events.
+        server.run("manage.py", "verify_usage")
+
+    number = EVENTS_DECIDED_OF
+    still, done = {"sum": 5 * number - 3 * 1_000, "max": 5}, {"sum": 2 * number, "max": 2}
+    applied = ["usage_correction.applied"]
+    assert in_mid_correction == [["approved", 1_000, 0], [1_000, number + 1_000, 0], [], [], still]
+    assert corrected == [["applied", number, 0], [number, 2 * number, 0], [], applied, done]
+    assert in_mid_erasure == [*corrected[:1], [number, 2 * number, 2_000], [["approved", 2_000]], applied, done]
+    both = [*applied, "usage_erasure.done"]
+    assert erased == [*corrected[:1], [number, 2 * number, 2 * number], [["done", 2 * number]], both, done]
