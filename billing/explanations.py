@@ -20,9 +20,10 @@ from accounts.periods import Period, billing_period_at, local_date
 from billing.assessment import usage_digest
 from billing.errors import InvoiceUnknown
 from billing.models import Invoice, InvoiceLine
-from metering.aggregations import combine, quantity_unit
+from metering.aggregations import Aggregation, combine, divided, quantity_unit
 from metering.models import Meter, UsageEvent
 from metering.reading import usage
+from metering.reading.carried_levels import CarriedLevel, carried_levels
 from metering.retention.erasure_guard import reaches_beyond
 from pricing.charges import Billed, ContractTerms, MeteredUsage, PriceInForce, charges
 from pricing.models import Contract, Price, PriceBookVersion
@@ -44,6 +45,12 @@ class SeriesPart:
     dimensions: dict[str, str]
     quantity: Decimal
     event_count: int
+    carried: CarriedLevel | None = None
+
+    @property
+    def carried_level(self) -> Decimal | None:
+        """The level by which a gauge began the period, in the meter's unit; None where none was read before it."""
+        return divided(self.carried.level, self.meter.divisor) if self.carried else None
 
     @property
     def unit(self) -> str:
@@ -139,7 +146,7 @@ def explain_line(line_id: int) -> LineExplanation:
         approval=approval,
         decisions=list(approval.decisions.select_related("decided_by")) if approval else [],
         steps=line.steps,
-        series=_parts(totals),
+        series=_parts(line, totals),
         events=usage.events(
             customer_id=line.invoice.customer_id,
             series_ids=line.series_ids,
@@ -260,8 +267,13 @@ def _series_now(line: InvoiceLine) -> list[usage.SeriesTotal]:
     return [each for each in usage.series_totals([window]) if each.series_id in of_line]
 
 
-def _parts(totals: Sequence[usage.SeriesTotal]) -> list[SeriesPart]:
+def _parts(line: InvoiceLine, totals: Sequence[usage.SeriesTotal]) -> list[SeriesPart]:
     meters = Meter.objects.in_bulk({each.meter_id for each in totals})
+    carried = carried_levels(
+        customer_id=line.invoice.customer_id,
+        series_ids=[each.series_id for each in totals if each.aggregation == Aggregation.GAUGE],
+        before=line.service_period.lower,
+    )
     return [
         SeriesPart(
             series_id=each.series_id,
@@ -269,6 +281,7 @@ def _parts(totals: Sequence[usage.SeriesTotal]) -> list[SeriesPart]:
             dimensions=each.dimensions,
             quantity=each.quantity,
             event_count=each.count,
+            carried=carried.get(each.series_id),
         )
         for each in totals
     ]

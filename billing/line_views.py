@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
+from urllib.parse import urlencode
 
 from django.http import HttpResponseBase
 from django.shortcuts import get_object_or_404
@@ -12,6 +14,7 @@ from django.views.decorators.http import require_GET
 from accounts.access import Permission
 from accounts.pages import Crumb, StaffRequest, csv_answer, fragment, page, staff_page
 from billing import explanations, invoice_overview, ladder
+from billing.explanations import SeriesPart
 from billing.models import InvoiceLine
 from metering.corrections import correction_marks
 from metering.models import UsageEvent
@@ -41,6 +44,7 @@ def why(request: StaffRequest, line_id: int) -> HttpResponseBase:
             currency=explanation.line.currency,
             unit=explanation.line.unit,
         ),
+        series=[(part, _reading_address(explanation.line, part)) for part in explanation.series],
         measured=ladder.how_measured(explanation.line, explanation.series),
         chart=ladder.usage_by_day(explanation.line, explanation.series),
         archived=_archived(explanation.line),
@@ -73,6 +77,21 @@ def line_events(request: StaffRequest, line_id: int) -> HttpResponseBase:
         archived=_archived(line),
         most=EVENTS_SHOWN,
     )
+
+
+def _reading_address(line: InvoiceLine, part: SeriesPart) -> str:
+    """Return the address of the reading by which a gauge began the line's period; empty where there was none."""
+    if part.carried is None:
+        return ""
+    asked = {
+        "customer": line.invoice.customer.code,
+        "meter": part.meter.code,
+        "start": part.carried.read_at.isoformat(),
+        "end": (part.carried.read_at + timedelta(microseconds=1)).isoformat(),
+        "time_zone": line.invoice.time_zone,
+        **{f"filter[{name}]": value for name, value in part.dimensions.items()},
+    }
+    return f"{reverse('metering:explorer-events')}?{urlencode(asked)}"
 
 
 def _archived(line: InvoiceLine) -> list[retention.AwayMonth]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import html
+import re
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
 import pytest
+from django.urls import reverse
 
 from accounts import approvals
 from accounts.access import Actor, Role
@@ -17,10 +20,12 @@ from billing.management.commands.check_invariants import breaches
 from billing.models import Invoice, UnbilledUsage
 from metering import ingestion, rollups
 from metering.models import Meter, UsageBatch
+from metering.reading.carried_levels import CarriedLevel
 from metering.retention import erasure
 from pricing.models import Product
 from tests import make_accounts, make_pricing
 from tests import make_billing as make
+from tests.make_pages import signed_in
 
 # What came late is told by the transaction that brought it, so each needs one of its own.
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -161,6 +166,17 @@ def test_a_level_goes_on_costing_until_it_is_read_otherwise() -> None:
         ("usage", Decimal(2880), 0)
     ]
     require_explained(november)
+    (october_part,) = explain_line(make.invoice_of(customer).lines.get().pk).series
+    (november_part,) = explain_line(november.lines.get().pk).series
+    assert october_part.carried is None
+    assert november_part.carried == CarriedLevel(datetime(2026, 10, 10, 23, tzinfo=UTC), Decimal(4))
+    assert november_part.carried_level == 4
+    analyst = signed_in(Role.FINANCE_ANALYST)
+    shown = analyst.get(reverse("billing:why", args=[november.lines.get().pk])).content.decode()
+    assert "began with 4 GPU-hour, read" in " ".join(re.sub(r"<[^>]+>", " ", shown).split())
+    (address,) = re.findall(r'href="(/usage/explorer/events/[^"]+)"', shown)
+    reading = analyst.get(html.unescape(address)).context["found"].events
+    assert [(each.time, each.state) for each in reading] == [(datetime(2026, 10, 10, 23, tzinfo=UTC), "counted")]
 
     # A reading comes late, of the last hour of October: that hour, and all of November, were at 5.
     make.use(shop, customer, "5", on=datetime(2026, 10, 31, 22, tzinfo=UTC))
