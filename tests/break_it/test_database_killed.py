@@ -218,3 +218,66 @@ def test_a_database_killed_in_mid_correction_and_in_mid_erasure_ends_each_of_the
     assert in_mid_erasure == [*corrected[:1], [number, 2 * number, 2_000], [["approved", 2_000]], applied, done]
     both = [*applied, "usage_erasure.done"]
     assert erased == [*corrected[:1], [number, 2 * number, 2 * number], [["done", 2 * number]], both, done]
+
+
+FILL = """
+import json
+from tests import make_accounts, make_usage_backfills
+from tests import make_metering as make
+make.subject("project-1", customer=make_accounts.customer())
+for aggregation in ("sum", "max", "unique", "gauge"):
+    make.meter(aggregation=aggregation)
+def week(prefix, count, seconds):
+    return [
+        make.event(f"{prefix}{n}", time=f"2026-10-{n % 7 + 5:02}T{n % 24:02}:10:{n % 60:02}Z", seconds=seconds)
+        for n in range(count)
+    ]
+make.ingested(*week("old", 300, "50"), *week("e", 100, "7"))
+backfill = make_usage_backfills.replacing()
+make_usage_backfills.staged(backfill, *week("e", 500, "3"))
+make_usage_backfills.closing(backfill)
+print(json.dumps([backfill.pk]))
+"""
+CLOSE = """
+import sys
+from metering.usage_backfills.work import work_on
+from tests.make_metering import NOON, SYSTEM
+while work_on(backfill_id=int(sys.argv[1]), limit=100, actor=SYSTEM, at=NOON):
+    pass
+"""
+REPORT = """
+import json, sys
+from metering.models import UsageBackfill, UsageEvent
+from tests.make_metering import totals
+from tests.ties import assert_everything_ties_and_recounts
+assert_everything_ties_and_recounts()
+found = UsageBackfill.objects.get(pk=int(sys.argv[1]))
+(customer,) = UsageEvent.objects.values_list("customer_id", flat=True).distinct()
+summed = min(totals(customer), key=lambda total: total.meter_id)
+print(json.dumps([
+    found.status, found.items, found.counted, found.replaced, found.voided, found.left_out,
+    found.events.exclude(state="waiting").count(), UsageEvent.objects.count(), str(summed.sum), summed.count,
+]))
+"""
+
+
+def test_a_database_killed_in_the_middle_of_closing_a_backfill_closes_it_once(server: Server) -> None:
+    settle = f"import django; django.setup()\n{CLOSE}"
+    with embedded_postgres(server.folder):
+        server.run("manage.py", "migrate", "--verbosity", "0")
+        (backfill,) = map(str, server.ask(FILL))
+        with held_in_its_second_write("metering_usagebatch", "-c", settle, backfill, database=server.url) as closing:
+            server.kill(signal.SIGKILL)
+            assert closing.end() != 0
+    with embedded_postgres(server.folder):
+        between = server.ask(REPORT, backfill)
+        server.run("-c", settle, backfill)
+        after = server.ask(REPORT, backfill)
+        server.run("-c", settle, backfill)
+        asked_again = server.ask(REPORT, backfill)
+        server.run("manage.py", "verify_usage")
+
+    # Of the 800 events to settle, those of the first step are, and of the second none.
+    assert (between[0], between[1], between[6]) == ("closing", 800, 100)
+    assert after == ["closed", 800, 400, 100, 300, 0, 800, 900, "1500", 500]
+    assert asked_again == after
