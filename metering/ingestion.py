@@ -6,7 +6,7 @@ the limits of series, series, refusals. So parallel senders of the same events w
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import MINYEAR, UTC, date, datetime, timedelta
 from typing import NamedTuple
@@ -181,7 +181,13 @@ def admit(cursor: psycopg.Cursor, counted: Sequence[Counted]) -> Admitted:
     """Name the series of these events, and sort out events for which a customer would have too many of them."""
     if not counted:
         return Admitted((), {}, ())
-    return sort_out(counted, series.ids_of(cursor, {part.series for item in counted for part in item.parts}))
+    keys = {part.series for item in counted for part in item.parts}
+    return sort_out(counted, series.ids_of(cursor, keys, lambda: series_of_each(counted)))
+
+
+def series_of_each(counted: Sequence[Counted]) -> Iterator[list[SeriesKey]]:
+    """Yield the series of each event."""
+    return ([part.series for part in item.parts] for item in counted)
 
 
 def sort_out(counted: Sequence[Counted], named: series.NamedSeries) -> Admitted:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -53,14 +53,21 @@ class _Version(NamedTuple):
     dimensions: list[str]
 
 
-def ids_of(cursor: psycopg.Cursor[Any], keys: Iterable[SeriesKey]) -> NamedSeries:
-    """Return the id of each series, making those that are new; costs no query when all are known."""
+Events = Callable[[], Iterable[Iterable[SeriesKey]]]
+
+
+def ids_of(cursor: psycopg.Cursor[Any], keys: Iterable[SeriesKey], events: Events | None = None) -> NamedSeries:
+    """Return the id of each series, making those that are new; costs no query when all are known.
+
+    Where there are too many, `events` says which series go together: one that lacks room for one of its series opens
+    none of the others, and the first to come has the room. Without it each series is wanted for itself.
+    """
     known = _known
     ids = {key: series_id for key in keys if (series_id := known.get(key)) is not None}
     missing = [key for key in keys if key not in ids]
     if not missing:
         return NamedSeries(ids, {})
-    found = find_or_make(cursor, missing)
+    found = find_or_make(cursor, missing, events)
     transaction.on_commit(lambda: _remember(found.ids))
     return NamedSeries({**ids, **found.ids}, found.over_limit)
 
@@ -71,7 +78,9 @@ def _remember(found: Mapping[SeriesKey, int]) -> None:
     _known.update(found)
 
 
-def find_or_make(cursor: psycopg.Cursor[Any], keys: Iterable[SeriesKey], tables: Tables = _SERIES) -> NamedSeries:
+def find_or_make(
+    cursor: psycopg.Cursor[Any], keys: Iterable[SeriesKey], events: Events | None, tables: Tables = _SERIES
+) -> NamedSeries:
     """Return the id of each series as `ids_of` does, asking the database for all of them; in other tables, if given."""
     versions = _versions(cursor, {key.version_id for key in keys})
     rows: dict[SeriesKey, _Row] = {}
@@ -92,8 +101,14 @@ def find_or_make(cursor: psycopg.Cursor[Any], keys: Iterable[SeriesKey], tables:
         ids |= _select(cursor, missing, tables)
         missing -= ids.keys()
     if missing:
-        over_limit = _over_limit(cursor, missing, {each.meter_id: each for each in versions.values()}, tables)
-        if wanted := sorted(missing - over_limit.keys()):
+        room = _room(cursor, missing, tables)
+        taken = _with_room(missing, room, _rows_of(events, rows))
+        details = {
+            meter.meter_id: f"meter {meter.meter_code} allows a customer {meter.series_limit:,} series"
+            for meter in versions.values()
+        }
+        over_limit = {row: details[row.meter_id] for row in missing - taken if not room[row.customer_id, row.meter_id]}
+        if wanted := sorted(taken):
             _insert(cursor, {row: texts[row] for row in wanted}, tables)
             ids |= _select(cursor, wanted, tables)
     return NamedSeries(
@@ -127,30 +142,45 @@ def _hold_limits(cursor: psycopg.Cursor[Any], rows: Iterable[_Row]) -> None:
     )
 
 
-def _over_limit(
-    cursor: psycopg.Cursor[Any], missing: Iterable[_Row], meters: Mapping[int, _Version], tables: Tables
-) -> dict[_Row, str]:
-    """Return which of the new series are too many, and why; the limits are held."""
-    wanted: defaultdict[tuple[int, int], list[_Row]] = defaultdict(list)
-    for row in sorted(missing):
-        wanted[row.customer_id, row.meter_id].append(row)
+def _room(cursor: psycopg.Cursor[Any], missing: Iterable[_Row], tables: Tables) -> dict[tuple[int, int], int]:
+    """Return how many series there is room for, by customer and meter; the limits are held."""
+    pairs = sorted({(row.customer_id, row.meter_id) for row in missing})
     cursor.execute(
         f"""
-        SELECT wanted.customer_id, wanted.meter_id, (
+        SELECT wanted.customer_id, wanted.meter_id, greatest(0, meter.series_limit - (
             SELECT count(*) FROM {tables.found_in} AS series
             WHERE series.customer_id = wanted.customer_id AND series.meter_id = wanted.meter_id
-        )
+        ))
         FROM unnest(%s::bigint[], %s::bigint[]) AS wanted(customer_id, meter_id)
+        JOIN metering_meter AS meter ON meter.id = wanted.meter_id
         """,  # noqa: S608 -- a table's name
-        [[customer_id for customer_id, _ in wanted], [meter_id for _, meter_id in wanted]],
+        [[customer_id for customer_id, _ in pairs], [meter_id for _, meter_id in pairs]],
     )
-    over: dict[_Row, str] = {}
-    for customer_id, meter_id, count in cursor:
-        meter = meters[meter_id]
-        detail = f"meter {meter.meter_code} allows a customer {meter.series_limit:,} series"
-        room = max(meter.series_limit - count, 0)
-        over |= dict.fromkeys(wanted[customer_id, meter_id][room:], detail)
-    return over
+    return {(customer_id, meter_id): room for customer_id, meter_id, room in cursor}
+
+
+def _rows_of(events: Events | None, rows: Mapping[SeriesKey, _Row]) -> Callable[[], Iterable[list[_Row]]]:
+    """Return what gives the series of each event that were asked for here."""
+    if events is None:
+        return lambda: ([row] for row in sorted(rows.values()))
+    return lambda: ([rows[key] for key in event if key in rows] for event in events())
+
+
+def _with_room(
+    missing: set[_Row], room: dict[tuple[int, int], int], events: Callable[[], Iterable[list[_Row]]]
+) -> set[_Row]:
+    """Return the series that are made; takes the room where there is not enough for all."""
+    wanted = Counter((row.customer_id, row.meter_id) for row in missing)
+    if all(number <= room[pair] for pair, number in wanted.items()):
+        return missing
+    taken: set[_Row] = set()
+    for rows in events():
+        new = {row for row in rows if row in missing and row not in taken}
+        if all(room[row.customer_id, row.meter_id] for row in new):
+            taken |= new
+            for row in new:
+                room[row.customer_id, row.meter_id] -= 1
+    return taken
 
 
 def _select(cursor: psycopg.Cursor[Any], rows: Iterable[_Row], tables: Tables) -> dict[_Row, int]:

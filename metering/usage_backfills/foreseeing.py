@@ -19,7 +19,7 @@ from metering.corrections.correction_events import Place, Stored, stored_events
 from metering.corrections.correction_work import Amendment
 from metering.corrections.quantity_changes import ROWS_KEPT, Touched
 from metering.counting import Counted, SeriesKey
-from metering.ingestion import Admitted, sort_out
+from metering.ingestion import Admitted, series_of_each, sort_out
 from metering.recount import READINGS_AS_ASKED
 from metering.usage_backfills.errors import UsageBackfillBeingPreviewed, UsageBackfillChanged
 
@@ -97,7 +97,8 @@ class Looking:
         if not counted:
             return Admitted((), {}, ())
         keys = {part.series for item in counted for part in item.parts}
-        return sort_out(counted, series.find_or_make(self.cursor, keys, _SERIES))
+        found = series.find_or_make(self.cursor, keys, lambda: series_of_each(counted), _SERIES)
+        return sort_out(counted, found)
 
 
 def note_counted(

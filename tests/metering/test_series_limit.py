@@ -94,6 +94,34 @@ def test_an_event_that_is_one_too_many_for_one_meter_counts_in_none(shop: Custom
     assert_everything_ties()
 
 
+def test_an_event_that_is_one_too_many_for_one_meter_opens_no_series_in_another(shop: Customer) -> None:
+    full = limited(1)
+    other = make.meter(dimensions=["disk"])
+
+    result = make.ingested(*disks("a", "b"))
+
+    assert (result.accepted, result.quarantined) == (1, 1)
+    assert sorted(UsageSeries.objects.values_list("meter_id", "dimensions__disk")) == [(full.pk, "a"), (other.pk, "a")]
+
+
+def test_the_room_that_a_refused_event_does_not_take_is_there_for_the_next(shop: Customer) -> None:
+    limited(1)
+    by_rack = make.meter(dimensions=["rack"])
+    limit(by_rack, 2)
+
+    result = make.ingested(
+        make.event("e1", seconds=1, disk="a", rack="r1"),
+        make.event("e2", seconds=1, disk="b", rack="r2"),
+        make.event("e3", seconds=1, disk="a", rack="r3"),
+        make.event("e4", seconds=1, disk="a", rack="r2"),
+    )
+
+    assert (result.accepted, result.quarantined) == (2, 2)
+    assert set(UsageEvent.objects.values_list("event_id", flat=True)) == {"e1", "e3"}
+    assert QuarantinedEvent.objects.get(event_id="e2").detail.startswith("meter meter-")
+    assert_everything_ties()
+
+
 def test_release_counts_them_once_the_limit_is_raised(shop: Customer) -> None:
     meter = limited(1)
     make.ingested(*disks("a", "b", "c"))
