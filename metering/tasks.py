@@ -31,6 +31,7 @@ _EXPIRES_SECONDS = 20
 # Below the time after which a task is ended; what is left over is the next one's.
 _LONGEST_SECONDS = 240.0
 _TIME_TO_BEGIN_SECONDS = 30.0
+_PREVIEW_SECONDS = 3_600
 
 
 @shared_task  # type: ignore[untyped-decorator]  # celery comes without types
@@ -107,9 +108,10 @@ def work_on_usage_backfills() -> None:
         preview_usage_backfills.apply_async(expires=_EXPIRES_SECONDS)
 
 
-@shared_task  # type: ignore[untyped-decorator]  # celery comes without types
+# A message is given to another worker before this one may be done, who finds that somebody is at it and leaves it.
+@shared_task(time_limit=_PREVIEW_SECONDS, soft_time_limit=_PREVIEW_SECONDS - 40)  # type: ignore[untyped-decorator]
 def preview_usage_backfills() -> None:
-    """Work out what backfills of usage would change; one may take longer than all the rest of a task's time."""
+    """Work out what backfills of usage would change; one of a million events may take longer than a task else may."""
     ends_at = time.monotonic() + _TIME_TO_BEGIN_SECONDS
     decisions.work_out_previews(is_time_up=lambda: time.monotonic() > ends_at, clock=timezone.now)
 

@@ -66,6 +66,6 @@ class UsageBackfillChanged(CountinghouseError):
 
 
 class UsageBackfillTooLarge(CountinghouseError):
-    """A backfill takes, and voids, at most 250,000 events; open several, each of a part of the period."""
+    """A backfill takes, and voids, at most 2,000,000 events; open several, each of a part of the period."""
 
     code = "usage_backfill_too_large"

@@ -27,8 +27,8 @@ from metering.usage_backfills.records import Kind, State
 _LISTED: Final = 10_000
 
 
-# A task may run somewhat longer, for what comes after the last event.
-LONGEST_SECONDS: Final = 400.0
+# Its task may run longer by a third, for what comes after the last event.
+LONGEST_SECONDS: Final = 2_400.0
 
 
 class LeftOut(NamedTuple):

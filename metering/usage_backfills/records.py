@@ -15,7 +15,8 @@ from metering.ingestion import counting_rules
 from metering.models import UsageBackfill, UsageBackfillItem
 from metering.usage_backfills.errors import UsageBackfillNotOpen, UsageBackfillUnknown
 
-MOST_EVENTS: Final = 250_000
+# Of a million, a preview takes some minutes, and beginning to close takes seconds in which a person waits.
+MOST_EVENTS: Final = 2_000_000
 
 Mode, Status = UsageBackfill.Mode, UsageBackfill.Status
 Kind, State = UsageBackfillItem.Kind, UsageBackfillItem.State

@@ -307,7 +307,7 @@ def test_why_a_worker_could_not_preview_is_shown(customer: Customer, monkeypatch
 
     tasks.preview_usage_backfills()
 
-    assert "at most 250,000 events" in words(anna.get(f"/usage/backfills/{backfill.pk}/"))
+    assert "at most 2,000,000 events" in words(anna.get(f"/usage/backfills/{backfill.pk}/"))
 
 
 def test_a_second_person_finds_it_in_the_inbox(customer: Customer) -> None:
