@@ -107,9 +107,9 @@ def waiting_items(backfill: UsageBackfill, limit: int) -> list[Item]:
         return [_item(backfill.source, row) for row in cursor.fetchall()]
 
 
-def all_waiting_items(backfill: UsageBackfill) -> Iterator[list[Item]]:
-    """Yield all events to settle, as many at once as a closing takes; to be called within a transaction."""
-    for rows in rows_at_once(_WAITING, [backfill.pk]):
+def all_waiting_items(backfill: UsageBackfill, query: str) -> Iterator[list[Item]]:
+    """Yield all events to settle, as a query has them, in the portions of a closing; to be called in a transaction."""
+    for rows in rows_at_once(query, [backfill.pk]):
         yield [_item(backfill.source, row) for row in rows]
 
 

@@ -341,7 +341,7 @@ def preview_revert(*, backfill_id: int, actor: Actor, at: datetime) -> UsageBack
     """Work out what the revert of a closed backfill would change as things stand at one moment, and keep it.
 
     Raises: PermissionMissing, UsageBackfillUnknown, UsageBackfillNotClosed, UsageBackfillTooLarge,
-    UsageBackfillBeingPreviewed, UsageBackfillChanged.
+    UsageBackfillBeingPreviewed.
     """
     actor.require(Permission.CORRECT_USAGE)
     with foreseeing.one_moment(backfill_id):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import psycopg
-from django.db import OperationalError, connection, transaction
+from django.db import connection, transaction
 
 from metering import series, storage
 from metering.corrections.correction_events import Place, Stored, stored_events
@@ -21,7 +21,7 @@ from metering.corrections.quantity_changes import ROWS_KEPT, Touched
 from metering.counting import Counted, SeriesKey
 from metering.ingestion import Admitted, series_of_each, sort_out
 from metering.recount import READINGS_AS_ASKED
-from metering.usage_backfills.errors import UsageBackfillBeingPreviewed, UsageBackfillChanged
+from metering.usage_backfills.errors import UsageBackfillBeingPreviewed
 
 TABLES: Final = "foreseen_"
 _CLAIM: Final = "SELECT pg_try_advisory_xact_lock(hashtextextended('metering.usage_backfills.preview ' || %s, 0))"
@@ -29,6 +29,10 @@ _SERIES: Final = series.Tables("foreseen_series", "foreseen_new_series", is_shar
 
 # Ids below zero, that no series has.
 _MAKE = """
+    CREATE TEMPORARY TABLE foreseen_met (id bigint PRIMARY KEY, key uuid, customer_id bigint, time timestamptz);
+    CREATE TEMPORARY TABLE foreseen_not_sent (
+        id bigint GENERATED ALWAYS AS IDENTITY (START -1 INCREMENT -1), key uuid, customer_id bigint, time timestamptz
+    );
     CREATE TEMPORARY TABLE foreseen_identity (key uuid PRIMARY KEY, content_hash uuid NOT NULL);
     CREATE TEMPORARY TABLE foreseen_new_series (
         id bigint GENERATED ALWAYS AS IDENTITY (START -1 INCREMENT -1), customer_id bigint NOT NULL,
@@ -45,30 +49,37 @@ _MAKE = """
 """
 
 
+# The events to settle as they would lie there, were the closing to begin: in the order in which it settles them.
+WAITING: Final = """
+    SELECT item.id, item.kind, item.key, item.content_hash, item.customer_id, item.time, item.event_id, item.type,
+           item.subject, item.data::text, met.customer_id AS there_customer_id, met.time AS there_time
+    FROM metering_usagebackfillitem AS item LEFT JOIN foreseen_met AS met ON met.id = item.id
+    WHERE item.backfill_id = %s AND item.state = 'waiting'
+    UNION ALL
+    SELECT id, 'there', key, NULL, customer_id, time, '', '', '', NULL, NULL, NULL FROM foreseen_not_sent
+    ORDER BY customer_id, time, key
+"""
+
+
 @contextmanager
 def one_moment(backfill_id: int) -> Iterator[None]:
-    """Read all within as of one moment, into tables that are gone afterwards; whatever is written is undone.
+    """Read all within as of one moment, into tables that are gone afterwards; nothing that others see is written.
 
     Only one session at a time does so for a backfill. Within another transaction it reads as that one does.
 
-    Raises: UsageBackfillBeingPreviewed; UsageBackfillChanged where others changed what it was about to note.
+    Raises: UsageBackfillBeingPreviewed.
     """
     is_outermost = not connection.in_atomic_block
-    try:
-        with transaction.atomic():
-            with connection.cursor() as cursor:
-                if is_outermost:
-                    cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-                cursor.execute(_CLAIM, [backfill_id])
-                if cursor.fetchone() != (True,):
-                    raise UsageBackfillBeingPreviewed
-                cursor.execute(_MAKE)
-            yield
-            transaction.set_rollback(True)
-    except OperationalError as error:
-        if isinstance(error.__cause__, psycopg.errors.SerializationFailure):
-            raise UsageBackfillChanged from error
-        raise
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            if is_outermost:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            cursor.execute(_CLAIM, [backfill_id])
+            if cursor.fetchone() != (True,):
+                raise UsageBackfillBeingPreviewed
+            cursor.execute(_MAKE)
+        yield
+        transaction.set_rollback(True)
 
 
 @dataclass(frozen=True, slots=True)

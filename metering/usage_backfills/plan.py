@@ -7,7 +7,7 @@ from typing import Any
 from django.db import connection
 
 from metering.corrections.fingerprints import DIGEST, hash_of
-from metering.models import UsageBackfill
+from metering.models import UsageBackfill, UsageBackfillItem
 from metering.usage_backfills.errors import UsageBackfillTooLarge
 from metering.usage_backfills.records import MOST_EVENTS, Mode
 
@@ -54,15 +54,13 @@ _SCOPE = """
 """
 
 # What a person has voided stays so unless this is to replace what is there; what a backfill has taken out was missing.
-_FIND_THERE = """
-    WITH {scope}
-    UPDATE metering_usagebackfillitem AS item
-    SET there_customer_id = found.customer_id, there_time = found.time
+_MET = """
+    SELECT met.id, found.key, found.customer_id, found.time
     FROM scope AS found CROSS JOIN LATERAL (
         SELECT sent.id, sent.content_hash, identity.content_hash AS known_hash
         FROM sent JOIN usage_identity AS identity USING (key) WHERE sent.key = found.key OFFSET 0
     ) AS met
-    WHERE item.id = met.id AND (
+    WHERE
         %(replaces)s AND met.known_hash <> met.content_hash
         OR NOT found.counts AND met.known_hash = met.content_hash AND (%(replaces)s OR (
             SELECT batch.door FROM usage_amendment AS amendment JOIN metering_usagebatch AS batch
@@ -71,17 +69,26 @@ _FIND_THERE = """
               AND amendment.key = found.key AND amendment.sign = -1
             ORDER BY amendment.batch_id DESC LIMIT 1
         ) = 'backfill')
-    )
+"""
+_NOT_SENT = """
+    SELECT key, customer_id, time FROM scope
+    WHERE counts AND NOT EXISTS (SELECT FROM sent WHERE sent.key = scope.key OFFSET 0) LIMIT %(limit)s
 """
 
-_NOTE_NOT_SENT = """
-    WITH {scope}
+_NOTE_MET = f"""
+    WITH {{scope}}
+    UPDATE metering_usagebackfillitem AS item SET there_customer_id = met.customer_id, there_time = met.time
+    FROM ({_MET}) AS met WHERE item.id = met.id
+"""  # noqa: S608 -- built from constants
+_NOTE_NOT_SENT = f"""
+    WITH {{scope}}
     INSERT INTO metering_usagebackfillitem
         (backfill_id, kind, key, customer_id, time, event_id, type, subject, problem, detail, state, revert_detail)
-    SELECT %(backfill)s, 'there', scope.key, scope.customer_id, scope.time, '', '', '', '', '', 'waiting', ''
-    FROM scope WHERE scope.counts AND NOT EXISTS (SELECT FROM sent WHERE sent.key = scope.key OFFSET 0)
-    LIMIT %(limit)s
-"""
+    SELECT %(backfill)s, 'there', key, customer_id, time, '', '', '', '', '', 'waiting', '' FROM ({_NOT_SENT}) AS there
+"""  # noqa: S608 -- built from constants
+# A preview notes the same in tables of its session, see `foreseeing`.
+_FORESEE_MET = "WITH {scope} INSERT INTO foreseen_met (id, key, customer_id, time) " + _MET
+_FORESEE_NOT_SENT = "WITH {scope} INSERT INTO foreseen_not_sent (key, customer_id, time) " + _NOT_SENT
 
 # Whether an event that is filled in counts already is not in it: it comes to the same.
 _FINGERPRINT = """
@@ -153,26 +160,50 @@ def find_what_is_there(backfill: UsageBackfill) -> int:
 
     Raises: UsageBackfillTooLarge.
     """
+    return _sent(backfill) + _note(backfill, _NOTE_MET, _NOTE_NOT_SENT)
+
+
+def foresee_what_is_there(backfill: UsageBackfill) -> int:
+    """Do the same for a preview, within `foreseeing.one_moment`. Raises: UsageBackfillTooLarge."""
+    return _sent(backfill) + _note(backfill, _FORESEE_MET, _FORESEE_NOT_SENT)
+
+
+def _sent(backfill: UsageBackfill) -> int:
+    return UsageBackfillItem.objects.filter(backfill=backfill, kind=UsageBackfillItem.Kind.SENT).count()
+
+
+def _note(backfill: UsageBackfill, met: str, not_sent: str) -> int:
+    """Note the events that are met, and return how many others there are that were not sent again."""
     scope, parameters = _scope_of(backfill)
     with connection.cursor() as cursor:
-        cursor.execute(_FIND_THERE.format(scope=scope), parameters)
-        if backfill.mode == Mode.REPLACE:
-            cursor.execute(_NOTE_NOT_SENT.format(scope=scope), {**parameters, "limit": MOST_EVENTS + 1})
-            if cursor.rowcount > MOST_EVENTS:
-                raise UsageBackfillTooLarge
-        cursor.execute("SELECT count(*) FROM metering_usagebackfillitem WHERE backfill_id = %s", [backfill.pk])
-        (count,) = cursor.fetchone()
-    return int(count)
+        cursor.execute(met.format(scope=scope), parameters)
+        if backfill.mode != Mode.REPLACE:
+            return 0
+        cursor.execute(not_sent.format(scope=scope), {**parameters, "limit": MOST_EVENTS + 1})
+        if cursor.rowcount > MOST_EVENTS:
+            raise UsageBackfillTooLarge
+        return int(cursor.rowcount)
+
+
+_NOTED = f"""
+    SELECT 'noted', {DIGEST.format("item.kind || item.key::text")} FROM metering_usagebackfillitem AS item
+    WHERE backfill_id = %(backfill)s AND (kind = 'there' OR there_time IS NOT NULL)
+"""  # noqa: S608 -- built from constants
+_FORESEEN = f"""
+    SELECT 'noted', {DIGEST.format("item.kind || item.key::text")} FROM (
+        SELECT 'sent' AS kind, key FROM foreseen_met UNION ALL SELECT 'there', key FROM foreseen_not_sent
+    ) AS item
+"""  # noqa: S608 -- built from constants
 
 
 def noted(backfill: UsageBackfill) -> str:
     """Return a hash of the counted events that are noted to be met."""
-    digest = DIGEST.format("item.kind || item.key::text")
-    query = (
-        f"SELECT 'noted', {digest} FROM metering_usagebackfillitem AS item"  # noqa: S608 -- built from constants
-        " WHERE backfill_id = %(backfill)s AND (kind = 'there' OR there_time IS NOT NULL)"
-    )
-    return hash_of(query, {"backfill": backfill.pk})
+    return hash_of(_NOTED, {"backfill": backfill.pk})
+
+
+def foreseen() -> str:
+    """Return the same hash of those that a preview has noted."""
+    return hash_of(_FORESEEN, {})
 
 
 def fingerprint_of_closing(backfill: UsageBackfill) -> str:

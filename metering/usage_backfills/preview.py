@@ -49,12 +49,12 @@ def preview_closing(backfill: UsageBackfill, *, at: datetime) -> tuple[dict[str,
     """
     ends_at = time.monotonic() + LONGEST_SECONDS
     storage.find_by_index()
-    items = plan.find_what_is_there(backfill)
-    noted = plan.noted(backfill)
+    items = plan.foresee_what_is_there(backfill)
+    noted = plan.foreseen()
     states: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     left_out: list[LeftOut] = []
-    for waiting in deciding.all_waiting_items(backfill):
+    for waiting in deciding.all_waiting_items(backfill, foreseeing.WAITING):
         outcomes = _foresee(backfill, waiting, at=at)
         states.update(each.state for each in outcomes.values())
         wrong = [(item, outcomes[item.id]) for item in waiting if outcomes[item.id].state == State.LEFT_OUT]

@@ -91,7 +91,7 @@ def test_nobody_waits_for_the_preview_of_a_closing(customer: Customer) -> None:
 
     with foreseeing.one_moment(backfill.pk):
         found, _ = preview.preview_closing(backfill, at=NOON)
-        in_parallel(work_of_others)
+        in_parallel(work_of_others, lambda: staged(backfill, event("there"), event("more")))
 
     assert told(found) == {"counted": 2, "kept": 1, "replaced": 1, "voided": 1}
 
