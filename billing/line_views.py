@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import timedelta
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from urllib.parse import urlencode
 
 from django.http import HttpResponseBase
@@ -16,9 +16,11 @@ from accounts.pages import Crumb, StaffRequest, csv_answer, fragment, page, staf
 from billing import explanations, invoice_overview, ladder
 from billing.explanations import SeriesPart
 from billing.models import InvoiceLine
+from metering.aggregations import SLOT, Aggregation
 from metering.corrections import correction_marks
-from metering.models import UsageEvent
+from metering.models import Meter, UsageEvent
 from metering.reading import usage
+from metering.reading.billed_slots import billed_slot
 from metering.retention import retention
 from pricing.price_texts import price_text
 
@@ -46,6 +48,7 @@ def why(request: StaffRequest, line_id: int) -> HttpResponseBase:
         ),
         series=[(part, _reading_address(explanation.line, part)) for part in explanation.series],
         measured=ladder.how_measured(explanation.line, explanation.series),
+        slot=_slot(explanation.line, explanation.series),
         chart=ladder.usage_by_day(explanation.line, explanation.series),
         archived=_archived(explanation.line),
         before=invoice_overview.line_before(explanation.line),
@@ -83,13 +86,33 @@ def _reading_address(line: InvoiceLine, part: SeriesPart) -> str:
     """Return the address of the reading by which a gauge began the line's period; empty where there was none."""
     if part.carried is None:
         return ""
+    filters = {f"filter[{name}]": value for name, value in part.dimensions.items()}
+    return _events_address(line, part.meter, part.carried.read_at, timedelta(minutes=1), filters)
+
+
+def _slot(line: InvoiceLine, series: Sequence[SeriesPart]) -> tuple[datetime, str] | None:
+    """Return the five minutes that a percentile is taken from, and the address of their events."""
+    if not series or series[0].meter.aggregation != Aggregation.P95:
+        return None
+    found = billed_slot(
+        customer_id=line.invoice.customer_id,
+        series_ids=[part.series_id for part in series],
+        start=line.service_period.lower,
+        end=line.service_period.upper,
+    )
+    return (found.starts_at, _events_address(line, series[0].meter, found.starts_at, SLOT, {})) if found else None
+
+
+def _events_address(
+    line: InvoiceLine, meter: Meter, start: datetime, length: timedelta, filters: Mapping[str, str]
+) -> str:
     asked = {
         "customer": line.invoice.customer.code,
-        "meter": part.meter.code,
-        "start": part.carried.read_at.isoformat(),
-        "end": (part.carried.read_at + timedelta(microseconds=1)).isoformat(),
+        "meter": meter.code,
+        "start": start.isoformat(),
+        "end": (start + length).isoformat(),
         "time_zone": line.invoice.time_zone,
-        **{f"filter[{name}]": value for name, value in part.dimensions.items()},
+        **filters,
     }
     return f"{reverse('metering:explorer-events')}?{urlencode(asked)}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
@@ -21,11 +22,12 @@ from billing.models import Invoice, UnbilledUsage
 from metering import ingestion, rollups
 from metering.models import Meter, UsageBatch
 from metering.reading.carried_levels import CarriedLevel
+from metering.reading.event_list import ListedEvent
 from metering.retention import erasure
 from pricing.models import Product
 from tests import make_accounts, make_pricing
 from tests import make_billing as make
-from tests.make_pages import signed_in
+from tests.make_pages import signed_in, words
 
 # What came late is told by the transaction that brought it, so each needs one of its own.
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -53,6 +55,14 @@ def require_explained(invoice: Invoice) -> None:
         assert (why.rerating.is_same, why.rereading.outcome) == (True, UsageNow.SAME)
         assert why.rereading.quantity == line.quantity
         assert not ladder.usage_by_day(line, why.series).is_empty
+
+
+def why_and_events(invoice: Invoice) -> tuple[str, Sequence[ListedEvent]]:
+    """Return why the only line costs what it does, as people read it, and the events that this leads to."""
+    analyst = signed_in(Role.FINANCE_ANALYST)
+    answer = analyst.get(reverse("billing:why", args=[invoice.lines.get().pk]))
+    (address,) = re.findall(r'href="(/usage/explorer/events/[^"]+)"', answer.content.decode())
+    return words(answer), analyst.get(html.unescape(address)).context["found"].events
 
 
 @pytest.mark.parametrize("is_folded", [True, False])
@@ -150,6 +160,9 @@ def test_the_percentile_of_several_series_is_that_of_their_sum() -> None:
     invoice = make.invoice_of(customer)
     assert quantities(invoice) == {"p95": 5}
     require_explained(invoice)
+    shown, events = why_and_events(invoice)
+    assert "the others is billed. It is that of the five minutes from 25 Oct 2026, 02:00 ." in shown
+    assert sorted(each.id for each in events) == ["eu 0", "us 0"]
 
 
 def test_a_level_goes_on_costing_until_it_is_read_otherwise() -> None:
@@ -171,12 +184,9 @@ def test_a_level_goes_on_costing_until_it_is_read_otherwise() -> None:
     assert october_part.carried is None
     assert november_part.carried == CarriedLevel(datetime(2026, 10, 10, 23, tzinfo=UTC), Decimal(4))
     assert november_part.carried_level == 4
-    analyst = signed_in(Role.FINANCE_ANALYST)
-    shown = analyst.get(reverse("billing:why", args=[november.lines.get().pk])).content.decode()
-    assert "began with 4 GPU-hour, read" in " ".join(re.sub(r"<[^>]+>", " ", shown).split())
-    (address,) = re.findall(r'href="(/usage/explorer/events/[^"]+)"', shown)
-    reading = analyst.get(html.unescape(address)).context["found"].events
-    assert [(each.time, each.state) for each in reading] == [(datetime(2026, 10, 10, 23, tzinfo=UTC), "counted")]
+    shown, readings = why_and_events(november)
+    assert "began with 4 GPU-hour, read 11 Oct 2026, 01:00" in shown
+    assert [(each.time, each.state) for each in readings] == [(datetime(2026, 10, 10, 23, tzinfo=UTC), "counted")]
 
     # A reading comes late, of the last hour of October: that hour, and all of November, were at 5.
     make.use(shop, customer, "5", on=datetime(2026, 10, 31, 22, tzinfo=UTC))
