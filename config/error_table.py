@@ -83,6 +83,7 @@ _CONFLICT: tuple[type[CountinghouseError], ...] = (
     metering.CorrectionNotDraft,
     metering.CorrectionNotPreviewed,
     corrections.CorrectionChanged,
+    corrections.CorrectionBeingPreviewed,
     metering.CorrectionNotApplied,
     metering.CorrectionNotStuck,
     metering.CorrectionAlreadyReverted,

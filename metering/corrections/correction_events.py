@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import psycopg
 from django.db import connection
 
-from metering import storage
-from metering.counting import Counted, CountingRules, MeterRule, Problem, is_number
+from metering import series, storage
+from metering.counting import Counted, CountingRules, MeterRule, Problem, SeriesKey, is_number
 from metering.errors import CorrectionNotCountable
 from metering.events import MAX_NAME_LENGTH, Event, exact_number, read_events
 from metering.ingestion import Admitted, admit, counting_rules
@@ -141,7 +142,47 @@ def _successor_of(event: Stored, correction_id: int) -> str:
     return event.event_id[: MAX_NAME_LENGTH - len(mark)] + mark
 
 
-def count(cursor: psycopg.Cursor[Any], wanted: Sequence[Replacement], *, batch_id: int, at: datetime) -> Admitted:
+class Ground(Protocol):
+    """What a correction finds and takes; its preview only looks."""
+
+    @property
+    def cursor(self) -> psycopg.Cursor[Any]:
+        """The cursor by which it looks."""
+
+    def take(self, hashes: Mapping[str, str]) -> set[str]:
+        """Take identities (key to content hash), and return the keys that were free."""
+
+    def stored(self, places: Sequence[Place]) -> dict[str, Stored]:
+        """Return the events that lie there, by key, as they count by now."""
+
+    def admit(self, counted: Sequence[Counted]) -> Admitted:
+        """Name the series of these events, and sort out those that there is no room for."""
+
+    def series_ids(self, keys: set[SeriesKey]) -> Mapping[SeriesKey, int]:
+        """Name these series, less those that there is no room for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taking:
+    """Takes what a correction needs, until its transaction ends."""
+
+    cursor: psycopg.Cursor[Any]
+    batch_id: int
+
+    def take(self, hashes: Mapping[str, str]) -> set[str]:
+        return storage.take_identities(self.cursor, hashes, batch_id=self.batch_id)
+
+    def stored(self, places: Sequence[Place]) -> dict[str, Stored]:
+        return stored_events(places, lock=True)
+
+    def admit(self, counted: Sequence[Counted]) -> Admitted:
+        return admit(self.cursor, counted)
+
+    def series_ids(self, keys: set[SeriesKey]) -> Mapping[SeriesKey, int]:
+        return series.ids_of(self.cursor, keys).ids
+
+
+def count(ground: Ground, wanted: Sequence[Replacement], *, at: datetime) -> Admitted:
     """Count new events by the rules of their time, take their identities and name their series; all of them or none.
 
     An event goes on counting in the meters of the one before it, even if they rest by now.
@@ -151,16 +192,16 @@ def count(cursor: psycopg.Cursor[Any], wanted: Sequence[Replacement], *, batch_i
     if not wanted:
         return Admitted((), {}, ())
     events = [event for event, _ in wanted]
-    judged = _judged(cursor, wanted, at=at)
+    judged = _judged(ground.cursor, wanted, at=at)
     counted = [item for item in judged if isinstance(item, Counted)]
     problems = [(event, item.detail) for event, item in zip(events, judged, strict=True) if isinstance(item, Problem)]
-    problems = problems or _out_of_reach(cursor, counted)
+    problems = problems or _out_of_reach(ground.cursor, counted)
     if not problems:
-        taken = storage.take_identities(cursor, {event.key: event.content_hash for event in events}, batch_id=batch_id)
+        taken = ground.take({event.key: event.content_hash for event in events})
         problems = [(event, "an event of this source and id is there") for event in events if event.key not in taken]
     if problems:
         raise CorrectionNotCountable(_said([(event.source, event.event_id, detail) for event, detail in problems]))
-    admitted = admit(cursor, counted)
+    admitted = ground.admit(counted)
     if admitted.problems:
         faults = [(item.event.source, item.event.event_id, problem.detail) for item, problem in admitted.problems]
         raise CorrectionNotCountable(_said(faults))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import NamedTuple
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from accounts import audit
 from accounts.access import Actor, Permission
 from metering import recount, storage
 from metering.corrections import correction_events
-from metering.corrections.correction_events import Place, Replacement, stored_events
+from metering.corrections.correction_events import Ground, Place, Replacement, stored_events
 from metering.corrections.counting_again import series_counting_again
 from metering.errors import CorrectionNeedsReason, CorrectionNotCountable, CorrectionNotStuck, CorrectionUnknown
 from metering.ingestion import Admitted, store_counted
@@ -32,10 +33,10 @@ class Amendment(NamedTuple):
     series_ids: list[int]
 
 
-class _Plan(NamedTuple):
-    """What a batch of a correction does: amendments, items that an event replaces, and what is left out and why."""
+class Plan(NamedTuple):
+    """What a batch of a correction does, by item: amendments, which an event replaces, and what is left out and why."""
 
-    amendments: list[Amendment]
+    amendments: list[tuple[int, Amendment]]
     replaced: set[int]
     skipped: dict[int, str]
 
@@ -68,8 +69,7 @@ def _apply_some(*, correction_id: int, limit: int, actor: Actor, at: datetime) -
         return 0
     items = waiting_items(correction, limit)
     if items:
-        settled = settle(correction, items, actor=actor, at=at)
-        recount.recount(spans=recount.spans_of(settled.moments))
+        _settle(correction, items, actor=actor, at=at)
         correction.applied += sum(item.state == State.APPLIED for item in items)
         correction.skipped += sum(item.state == State.SKIPPED for item in items)
     if len(items) < limit:
@@ -121,38 +121,39 @@ def waiting_items(correction: UsageCorrection, limit: int) -> list[UsageCorrecti
     return list(items.order_by("customer_id", "time", "key")[:limit])
 
 
-class Settled(NamedTuple):
-    """What a step of a correction did: its batch, 0 where all were left out, and whose totals change at which times."""
+def all_waiting_items(correction: UsageCorrection) -> Iterator[list[UsageCorrectionItem]]:
+    """Yield all of them in the same portions; to be called within a transaction."""
+    items = UsageCorrectionItem.objects.filter(correction=correction, state=State.WAITING)
+    found = items.order_by("customer_id", "time", "key").iterator(chunk_size=EVENTS_AT_ONCE)
+    while some := list(islice(found, EVENTS_AT_ONCE)):
+        yield some
 
-    batch_id: int
-    moments: list[tuple[int, datetime]]
 
+def _settle(correction: UsageCorrection, items: Sequence[UsageCorrectionItem], *, actor: Actor, at: datetime) -> None:
+    """Amend the events of these items, count what takes their place, and make the totals of their hours anew.
 
-def settle(correction: UsageCorrection, items: Sequence[UsageCorrectionItem], *, actor: Actor, at: datetime) -> Settled:
-    """Amend the events of these items and count what takes their place; the hours have to be counted anew thereafter.
-
-    To be called within a transaction that is rolled back or holds the correction.
+    To be called within a transaction that holds the correction.
 
     Raises: CorrectionNotCountable.
     """
     storage.find_by_index()
     with connection.wrap_database_errors, storage.server_side_cursor() as cursor:
         # Locks in the order of senders: months, events, identities, series; then the fold.
-        wanted = _replacements_of(correction, items)
+        wanted = replacements_of(correction, items)
         months = sorted({event.time.date().replace(day=1) for event, _ in wanted.values()})
         batch_id = storage.begin_batch(cursor, months=months)
         with connection.cursor() as plain:
             recount.hold_partitions(plain)
-        plan = _plan(correction, items, wanted)
-        counted = correction_events.count(
-            cursor, [wanted[pk] for pk in wanted if pk in plan.replaced], batch_id=batch_id, at=at
-        )
+        ground = correction_events.Taking(cursor, batch_id)
+        plan = plan_of(ground, correction, items, wanted)
+        counted = correction_events.count(ground, [wanted[pk] for pk in wanted if pk in plan.replaced], at=at)
         _mark(items, plan, counted, batch_id=batch_id)
         if not plan.amendments:
-            return Settled(0, [])
-        insert_amendments(plan.amendments, batch_id=batch_id)
+            return
+        amendments = [amendment for _, amendment in plan.amendments]
+        insert_amendments(amendments, batch_id=batch_id)
         store_counted(cursor, admitted=counted, batch_id=batch_id)
-        moments = [(place.customer_id, place.time) for place, _, _ in plan.amendments]
+        moments = [(place.customer_id, place.time) for place, _, _ in amendments]
         moments += [(item.customer_id, item.event.time) for item in counted.counted]
         storage.insert_batch(
             cursor,
@@ -168,10 +169,10 @@ def settle(correction: UsageCorrection, items: Sequence[UsageCorrectionItem], *,
                 quarantined=0,
                 rejected=0,
                 earliest_at=min(moment for _, moment in moments),
-                amended=len({place.key for place, _, _ in plan.amendments}),
+                amended=len({place.key for place, _, _ in amendments}),
             ),
         )
-    return Settled(batch_id, moments)
+    recount.recount(spans=recount.spans_of(moments))
 
 
 def place_of(item: UsageCorrectionItem) -> Place:
@@ -185,11 +186,14 @@ def _new_place_of(item: UsageCorrectionItem) -> Place | None:
     return Place(item.new_customer_id, item.new_time, item.new_key.hex)
 
 
-def _plan(correction: UsageCorrection, items: Sequence[UsageCorrectionItem], replaced: Collection[int]) -> _Plan:
+def plan_of(
+    ground: Ground, correction: UsageCorrection, items: Sequence[UsageCorrectionItem], replaced: Collection[int]
+) -> Plan:
+    """Return what is to be done about these events as things stand; `replaced` are items that have a replacement."""
     if correction.kind == Kind.REVERT:
-        return _plan_of_revert(correction, items)
-    stored = stored_events([place_of(item) for item in items], lock=True)
-    plan = _Plan([], set(), {})
+        return _plan_of_revert(ground, correction, items)
+    stored = ground.stored([place_of(item) for item in items])
+    plan = Plan([], set(), {})
     for item in items:
         event = stored.get(item.key.hex)
         if event is None:
@@ -197,13 +201,13 @@ def _plan(correction: UsageCorrection, items: Sequence[UsageCorrectionItem], rep
         elif not event.series_ids:
             plan.skipped[item.pk] = "It was voided by another correction since."
         else:
-            plan.amendments.append(Amendment(event.place, -1, event.series_ids))
+            plan.amendments.append((item.pk, Amendment(event.place, -1, event.series_ids)))
             if item.pk in replaced:
                 plan.replaced.add(item.pk)
     return plan
 
 
-def _plan_of_revert(correction: UsageCorrection, items: Sequence[UsageCorrectionItem]) -> _Plan:
+def _plan_of_revert(ground: Ground, correction: UsageCorrection, items: Sequence[UsageCorrectionItem]) -> Plan:
     """Take the events that came in place out again and let the voided ones count; only where both still stand so."""
     done = {
         each.key: each
@@ -212,9 +216,10 @@ def _plan_of_revert(correction: UsageCorrection, items: Sequence[UsageCorrection
         )
     }
     new = {key: place for key, each in done.items() if (place := _new_place_of(each)) is not None}
-    stored = stored_events(sorted([*[place_of(item) for item in items], *new.values()]), lock=True)
-    again = series_counting_again([(place_of(item), done[item.key].batch_id or 0) for item in items], stored)
-    plan = _Plan([], set(), {})
+    stored = ground.stored(sorted([*[place_of(item) for item in items], *new.values()]))
+    voids = [(place_of(item), done[item.key].batch_id or 0) for item in items]
+    again = series_counting_again(voids, stored, series_ids=ground.series_ids)
+    plan = Plan([], set(), {})
     for item in items:
         event, successor = stored.get(item.key.hex), new.get(item.key)
         replacement = stored.get(successor.key) if successor else None
@@ -223,13 +228,13 @@ def _plan_of_revert(correction: UsageCorrection, items: Sequence[UsageCorrection
         elif event.series_ids or (replacement and not replacement.series_ids):
             plan.skipped[item.pk] = "Another correction has changed it since; revert that one first."
         else:
-            plan.amendments.append(Amendment(event.place, 1, again[item.key.hex]))
+            plan.amendments.append((item.pk, Amendment(event.place, 1, again[item.key.hex])))
             if replacement:
-                plan.amendments.append(Amendment(replacement.place, -1, replacement.series_ids))
+                plan.amendments.append((item.pk, Amendment(replacement.place, -1, replacement.series_ids)))
     return plan
 
 
-def _replacements_of(correction: UsageCorrection, items: Sequence[UsageCorrectionItem]) -> dict[int, Replacement]:
+def replacements_of(correction: UsageCorrection, items: Sequence[UsageCorrectionItem]) -> dict[int, Replacement]:
     """Return what takes the place of each event, by item; nothing where it is only voided."""
     if correction.kind != Kind.REPLACE:
         return {}
@@ -242,7 +247,7 @@ def _replacements_of(correction: UsageCorrection, items: Sequence[UsageCorrectio
     return {item.pk: replacement for item, replacement in zip(found, made, strict=True)}
 
 
-def _mark(items: Sequence[UsageCorrectionItem], plan: _Plan, counted: Admitted, *, batch_id: int) -> None:
+def _mark(items: Sequence[UsageCorrectionItem], plan: Plan, counted: Admitted, *, batch_id: int) -> None:
     new = iter(counted.counted)
     for item in items:
         if item.pk in plan.skipped:

@@ -25,7 +25,7 @@ from accounts.models import ApprovalRequest
 from accounts.nudges import nudge
 from metering.corrections import correction_preview, correction_selection, correction_words, fingerprints
 from metering.corrections.correction_selection import EventFilter, NamedEvent
-from metering.corrections.errors import CorrectionChanged
+from metering.corrections.errors import CorrectionBeingPreviewed, CorrectionChanged
 from metering.errors import (
     CorrectionAlreadyReverted,
     CorrectionNeedsReason,
@@ -36,6 +36,7 @@ from metering.errors import (
     CorrectionUnknown,
 )
 from metering.models import UsageCorrection
+from metering.usage_backfills import foreseeing
 
 logger = logging.getLogger(__name__)
 
@@ -212,9 +213,9 @@ def work_out_previews(*, is_time_up: Callable[[], bool], clock: Callable[[], dat
 def _work_out_preview(correction_id: int, *, actor: Actor, clock: Callable[[], datetime]) -> None:
     error = ""
     try:
-        with transaction.atomic():
-            if _is_first_at(correction_id):
-                preview_correction(correction_id=correction_id, actor=actor, at=clock())
+        preview_correction(correction_id=correction_id, actor=actor, at=clock())
+    except CorrectionBeingPreviewed:
+        return
     except CountinghouseError as refusal:
         error = str(refusal)
     except DatabaseError as failure:
@@ -227,28 +228,23 @@ def _work_out_preview(correction_id: int, *, actor: Actor, clock: Callable[[], d
         )
 
 
-def _is_first_at(correction_id: int) -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pg_try_advisory_xact_lock(hashtextextended('metering.correction_preview ' || %s, 0))",
-            [correction_id],
-        )
-        (is_first,) = cursor.fetchone()
-    return bool(is_first)
-
-
 def preview_correction(*, correction_id: int, actor: Actor, at: datetime) -> UsageCorrection:
-    """Work out what a draft changes for whom, and keep it: the real run, rolled back, as of `at`.
+    """Work out what a draft changes for whom, and keep it, as of `at`; nothing is held meanwhile.
 
-    The draft is not held meanwhile, for that may take minutes: it may be dropped, and then nothing is kept.
+    The draft may be dropped before it is worked out, and then nothing is kept.
 
-    Raises: PermissionMissing, CorrectionUnknown, CorrectionNotDraft, CorrectionNotCountable, CorrectionTooLarge.
+    Raises: PermissionMissing, CorrectionUnknown, CorrectionNotDraft, CorrectionNotCountable, CorrectionTooLarge,
+    CorrectionBeingPreviewed.
     """
     actor.require(Permission.CORRECT_USAGE)
-    with transaction.atomic():
-        draft = _locked_draft(correction_id)
-    fingerprint = fingerprints.of_correction(draft)
-    found = correction_preview.preview(draft, actor=actor, at=at)
+    with foreseeing.one_moment(correction_id, what="correction", being_previewed=CorrectionBeingPreviewed):
+        draft = UsageCorrection.objects.filter(pk=correction_id).first()
+        if draft is None:
+            raise CorrectionUnknown
+        if draft.status != Status.DRAFT:
+            raise CorrectionNotDraft
+        fingerprint = fingerprints.of_correction(draft)
+        found = correction_preview.preview(draft, at=at)
     with transaction.atomic():
         correction = _locked_draft(correction_id)
         correction.preview, correction.previewed_at, correction.fingerprint = found, at, fingerprint

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
 from django.db import connection
 
-from metering import series, storage
 from metering.corrections.correction_events import Place, Stored
 from metering.counting import Contribution, MeterRule, SeriesKey, contribution, version_at
 from metering.meters.meters import rule_of
@@ -24,18 +23,22 @@ _VOIDED = """
 """
 
 
-def series_counting_again(voids: Sequence[tuple[Place, int]], stored: Mapping[str, Stored]) -> dict[str, list[int]]:
+def series_counting_again(
+    voids: Sequence[tuple[Place, int]],
+    stored: Mapping[str, Stored],
+    *,
+    series_ids: Callable[[set[SeriesKey]], Mapping[SeriesKey, int]],
+) -> dict[str, list[int]]:
     """Return the series in which events that these batches have voided count again, by the key of each event.
 
     Those in which they were voided, and those of meters that were back-filled over their time since: a back-fill
     leaves a voided event out. To be called once the events are locked, for a back-fill that comes later finds them
-    counting. Where a customer has as many series as a meter allows, no other is made, as in a back-fill.
+    counting. `series_ids` names series, and leaves those out that there is no room for, as a back-fill does.
     """
     again = _voided_series(voids)
     parts = _back_filled_parts([stored[key] for key in again if key in stored])
     if parts:
-        with connection.wrap_database_errors, storage.server_side_cursor() as cursor:
-            ids = series.ids_of(cursor, {part for _, part in parts}).ids
+        ids = series_ids({part for _, part in parts})
         for key, part in parts:
             if part in ids and ids[part] not in again[key]:
                 again[key].append(ids[part])

@@ -9,3 +9,9 @@ class CorrectionChanged(CountinghouseError):
     """Since the preview something has changed that the correction would come to; preview it again."""
 
     code = "correction_changed"
+
+
+class CorrectionBeingPreviewed(CountinghouseError):
+    """The correction is being previewed already; look again in a moment."""
+
+    code = "correction_being_previewed"

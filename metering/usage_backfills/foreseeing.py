@@ -14,6 +14,7 @@ from typing import Any, Final
 import psycopg
 from django.db import connection, transaction
 
+from accounts.errors import CountinghouseError
 from metering import series, storage
 from metering.corrections.correction_events import Place, Stored, stored_events
 from metering.corrections.correction_work import Amendment
@@ -24,7 +25,7 @@ from metering.recount import READINGS_AS_ASKED
 from metering.usage_backfills.errors import UsageBackfillBeingPreviewed
 
 TABLES: Final = "foreseen_"
-_CLAIM: Final = "SELECT pg_try_advisory_xact_lock(hashtextextended('metering.usage_backfills.preview ' || %s, 0))"
+_CLAIM: Final = "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))"
 _SERIES: Final = series.Tables("foreseen_series", "foreseen_new_series", is_shared=False)
 
 # Ids below zero, that no series has.
@@ -62,21 +63,27 @@ WAITING: Final = """
 
 
 @contextmanager
-def one_moment(backfill_id: int) -> Iterator[None]:
+def one_moment(
+    pk: int,
+    *,
+    what: str = "usage_backfill",
+    being_previewed: type[CountinghouseError] = UsageBackfillBeingPreviewed,
+) -> Iterator[None]:
     """Read all within as of one moment, into tables that are gone afterwards; nothing that others see is written.
 
-    Only one session at a time does so for a backfill. Within another transaction it reads as that one does.
+    Only one session at a time does so for a backfill, or for what else the id is of. Within another transaction it
+    reads as that one does.
 
-    Raises: UsageBackfillBeingPreviewed.
+    Raises: `being_previewed`.
     """
     is_outermost = not connection.in_atomic_block
     with transaction.atomic():
         with connection.cursor() as cursor:
             if is_outermost:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            cursor.execute(_CLAIM, [backfill_id])
+            cursor.execute(_CLAIM, [f"metering.preview of {what} {pk}"])
             if cursor.fetchone() != (True,):
-                raise UsageBackfillBeingPreviewed
+                raise being_previewed
             cursor.execute(_MAKE)
         yield
         transaction.set_rollback(True)
@@ -110,6 +117,9 @@ class Looking:
         keys = {part.series for item in counted for part in item.parts}
         found = series.find_or_make(self.cursor, keys, lambda: series_of_each(counted), _SERIES)
         return sort_out(counted, found)
+
+    def series_ids(self, keys: set[SeriesKey]) -> Mapping[SeriesKey, int]:
+        return series.find_or_make(self.cursor, keys, lambda: ([key] for key in keys), _SERIES).ids
 
 
 def note_counted(

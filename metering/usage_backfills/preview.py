@@ -100,10 +100,10 @@ def preview_revert(backfill: UsageBackfill, *, at: datetime) -> dict[str, Any]:
     undone = left_out = 0
     ends_at = time.monotonic() + LONGEST_SECONDS
     for done in work.all_done_items(backfill):
-        found = work.plan_undoing(done, lock=False)
-        undone += len(found.amendments)
-        left_out += len(found.kept)
         with connection.wrap_database_errors, storage.server_side_cursor() as cursor:
+            found = work.plan_undoing(done, series_ids=foreseeing.Looking(cursor).series_ids, lock=False)
+            undone += len(found.amendments)
+            left_out += len(found.kept)
             foreseeing.note_amended(cursor, [(pk, each) for pk, some in found.amendments.items() for each in some])
         _require_time(ends_at)
     return {"undone": undone, "left_out": left_out, **_changes(at=at)}

@@ -11,10 +11,11 @@ from django.db import connection, transaction
 
 from accounts import audit
 from accounts.access import Actor, Permission
-from metering import recount, storage
+from metering import recount, series, storage
 from metering.corrections.correction_events import Place, stored_events
 from metering.corrections.correction_work import Amendment, insert_amendments
 from metering.corrections.counting_again import series_counting_again
+from metering.counting import SeriesKey
 from metering.models import UsageBackfill, UsageBatch
 from metering.usage_backfills import settling
 from metering.usage_backfills.deciding import EVENTS_AT_ONCE, Outcome, rows_at_once, waiting_items
@@ -128,15 +129,19 @@ class Undoing(NamedTuple):
     kept: dict[int, str]
 
 
-def plan_undoing(items: Sequence[Done], *, lock: bool) -> Undoing:
+def plan_undoing(
+    items: Sequence[Done], *, series_ids: Callable[[set[SeriesKey]], Mapping[SeriesKey, int]], lock: bool
+) -> Undoing:
     """Return what lets these events be as before: what counts by them does no more, what they voided does again.
 
-    One that another correction has changed since, or whose data are gone, cannot be undone. With `lock` nobody else
+    One that another correction has changed since, or whose data are gone, cannot be undone. `series_ids` names series
+    that an event is to count in besides those that it was voided in. With `lock` nobody else
     amends them until the transaction ends.
     """
     places = sorted({place for item in items for place in (item.counts, item.voided) if place is not None})
     stored = stored_events(places, lock=lock)
-    again = series_counting_again([(item.voided, item.batch_id) for item in items if item.voided is not None], stored)
+    voids = [(item.voided, item.batch_id) for item in items if item.voided is not None]
+    again = series_counting_again(voids, stored, series_ids=series_ids)
     plan = Undoing({}, {})
     for item in items:
         found = _undoing(item, stored, again)
@@ -154,7 +159,7 @@ def _undo(backfill: UsageBackfill, items: Sequence[Done], *, actor: Actor, at: d
         batch_id = storage.begin_batch(cursor, months=[])
         with connection.cursor() as plain:
             recount.hold_partitions(plain)
-        plan = plan_undoing(items, lock=True)
+        plan = plan_undoing(items, series_ids=lambda keys: series.ids_of(cursor, keys).ids, lock=True)
         amendments = [each for found in plan.amendments.values() for each in found]
         insert_amendments(amendments, batch_id=batch_id)
         settling.insert_batch(

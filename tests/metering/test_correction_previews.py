@@ -19,7 +19,7 @@ from metering.corrections import corrections
 from metering.corrections.correction_selection import EventFilter
 from metering.corrections.errors import CorrectionChanged
 from metering.errors import CorrectionNotDraft, CorrectionNotPreviewed, CorrectionTooLarge, CorrectionUnknown
-from metering.models import UsageAmendment, UsageCorrection, UsageCorrectionItem
+from metering.models import UsageAmendment, UsageCorrection
 from tests import make_accounts, make_corrections
 from tests import make_metering as make
 from tests.behind_the_back import execute, refused
@@ -82,7 +82,7 @@ def test_a_few_events_are_previewed_at_once_and_many_by_a_worker(customer: Custo
     assert not UsageAmendment.objects.exists()
 
 
-def test_a_preview_counts_the_same_in_one_recount_as_the_steps_do(customer: Customer) -> None:
+def test_a_preview_says_what_the_steps_then_do(customer: Customer) -> None:
     make.meter(aggregation="max")
     make.meter(aggregation="unique")
     make.meter(aggregation="gauge")
@@ -123,9 +123,12 @@ def test_what_the_database_refuses_in_one_preview_does_not_hold_up_the_others(
     )
     for each in (ill, well):
         corrections.ask_preview(correction_id=each.pk, actor=analyst, at=NOON)
-    key = UsageCorrectionItem.objects.get(correction=ill).key
     with connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE usage_amendment ADD CONSTRAINT not_this_one CHECK (key <> %s)", [key])
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        cursor.execute(
+            "ALTER TABLE metering_usagecorrection ADD CONSTRAINT not_this_one CHECK (id <> %s OR preview IS NULL)",
+            [ill.pk],
+        )
 
     tasks.preview_corrections()
 
@@ -175,8 +178,7 @@ def test_a_preview_that_another_worker_is_at_is_left_to_it(customer: Customer, a
     correction = asked(customer, analyst)
     with psycopg.connect(url_of_the_test_database(), autocommit=True) as other, other.transaction():
         other.execute(
-            "SELECT pg_advisory_xact_lock(hashtextextended('metering.correction_preview ' || %s::text, 0))",
-            [correction.pk],
+            "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"metering.preview of correction {correction.pk}"]
         )
 
         tasks.preview_corrections()

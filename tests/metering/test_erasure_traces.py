@@ -174,7 +174,7 @@ def test_a_value_seen_since_the_moment_stays_one(anna: Customer) -> None:
     make.meter(aggregation="unique", value_path="user")
     make.ingested(
         make.event(time="2024-08-10T10:00:00Z", user="ben"),
-        make.event(time="2024-08-10T10:00:00Z", user="once"),
+        make.event(time="2024-08-10T10:00:00Z", user="ottilie"),
         make.event(time="2024-08-20T10:00:00Z", user="ben"),
         at=SEPTEMBER_2,
     )
@@ -183,7 +183,7 @@ def test_a_value_seen_since_the_moment_stays_one(anna: Customer) -> None:
     erased(anna, before=datetime(2024, 8, 15, tzinfo=UTC))
 
     assert different_values(anna, *window) == [2]
-    assert tables_that_name("once") == []
+    assert tables_that_name("ottilie") == []
     assert broken_rules() == []
 
 
