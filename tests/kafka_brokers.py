@@ -70,4 +70,4 @@ class Sender:
 
     def arrive(self) -> None:
         """Wait until the brokers have everything."""
-        assert self._producer.flush(20) == 0
+        assert self._producer.flush(60) == 0
