@@ -63,7 +63,7 @@ def statements() -> list[str]:
         message = f"The primary key of {', '.join(unsafe)} does not hold the column to spread by."
         raise DistributionUnsafe(message)
     found = [
-        # The triggers that keep usage append-only look at nothing but their own row.
+        # The triggers of usage look at nothing but their own rows, and amendments at events of the same customer.
         _text("ALTER DATABASE {} SET citus.enable_unsafe_triggers TO on", sql.Identifier(database)),
         _text("SET citus.enable_unsafe_triggers TO on"),
     ]

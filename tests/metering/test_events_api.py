@@ -217,7 +217,7 @@ def test_the_door_is_described_in_the_apis_own_description(client: Client) -> No
     described = client.get("/api/schema/", headers={"Accept": "application/json"}).json()
 
     operation = described["paths"][EVENTS]["post"]
-    assert set(operation["responses"]) == {"200", "400", "401", "403", "404", "409", "413", "415", "429", "503"}
+    assert set(operation["responses"]) == {"200", "400", "401", "403", "404", "409", "413", "415", "422", "429", "503"}
     assert {each["name"] for each in operation["parameters"]} == {"Content-Encoding", "backfill"}
     assert "apiKey" in described["components"]["securitySchemes"]
 
