@@ -13,10 +13,9 @@ from typing import Any, Final
 from django.db import connection
 
 from metering import storage
-from metering.corrections import correction_events, correction_work, quantity_changes
+from metering.corrections import correction_events, correction_work, foreseeing, quantity_changes
 from metering.errors import CorrectionTooLarge
 from metering.models import UsageCorrection
-from metering.usage_backfills import foreseeing
 
 # A task may run somewhat longer, for what comes after the last event.
 LONGEST_SECONDS: Final = 400.0

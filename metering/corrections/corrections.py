@@ -23,7 +23,7 @@ from accounts.constraints import named
 from accounts.errors import CountinghouseError
 from accounts.models import ApprovalRequest
 from accounts.nudges import nudge
-from metering.corrections import correction_preview, correction_selection, correction_words, fingerprints
+from metering.corrections import correction_preview, correction_selection, correction_words, fingerprints, foreseeing
 from metering.corrections.correction_selection import EventFilter, NamedEvent
 from metering.corrections.errors import CorrectionBeingPreviewed, CorrectionChanged
 from metering.errors import (
@@ -36,7 +36,6 @@ from metering.errors import (
     CorrectionUnknown,
 )
 from metering.models import UsageCorrection
-from metering.usage_backfills import foreseeing
 
 logger = logging.getLogger(__name__)
 

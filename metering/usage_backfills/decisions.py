@@ -25,7 +25,7 @@ from accounts.validation import require_reason
 from metering.ingestion import earliest_acceptable
 from metering.models import UsageBackfill, UsageFile
 from metering.retention import retention
-from metering.usage_backfills import foreseeing, plan, preview
+from metering.usage_backfills import plan, preview
 from metering.usage_backfills.errors import (
     UsageBackfillBeingFilled,
     UsageBackfillBeingPreviewed,
@@ -221,7 +221,7 @@ def preview_backfill(*, backfill_id: int, actor: Actor, at: datetime) -> UsageBa
     UsageBackfillBeingPreviewed; UsageBackfillChanged where events were filled in meanwhile.
     """
     actor.require(Permission.CORRECT_USAGE)
-    with foreseeing.one_moment(backfill_id):
+    with preview.one_moment(backfill_id):
         seen = found(backfill_id)
         if seen.status != Status.OPEN:
             raise UsageBackfillNotOpen
@@ -344,7 +344,7 @@ def preview_revert(*, backfill_id: int, actor: Actor, at: datetime) -> UsageBack
     UsageBackfillBeingPreviewed.
     """
     actor.require(Permission.CORRECT_USAGE)
-    with foreseeing.one_moment(backfill_id):
+    with preview.one_moment(backfill_id):
         seen = found(backfill_id)
         if seen.status != Status.CLOSED:
             raise UsageBackfillNotClosed

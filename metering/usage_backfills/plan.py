@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from django.db import connection
 
@@ -89,6 +89,16 @@ _NOTE_NOT_SENT = f"""
 # A preview notes the same in tables of its session, see `foreseeing`.
 _FORESEE_MET = "WITH {scope} INSERT INTO foreseen_met (id, key, customer_id, time) " + _MET
 _FORESEE_NOT_SENT = "WITH {scope} INSERT INTO foreseen_not_sent (key, customer_id, time) " + _NOT_SENT
+# The events to settle as they would lie there, were the closing to begin: in the order in which it settles them.
+FORESEEN_WAITING: Final = """
+    SELECT item.id, item.kind, item.key, item.content_hash, item.customer_id, item.time, item.event_id, item.type,
+           item.subject, item.data::text, met.customer_id AS there_customer_id, met.time AS there_time
+    FROM metering_usagebackfillitem AS item LEFT JOIN foreseen_met AS met ON met.id = item.id
+    WHERE item.backfill_id = %s AND item.state = 'waiting'
+    UNION ALL
+    SELECT id, 'there', key, NULL, customer_id, time, '', '', '', NULL, NULL, NULL FROM foreseen_not_sent
+    ORDER BY customer_id, time, key
+"""
 
 # Whether an event that is filled in counts already is not in it: it comes to the same.
 _FINGERPRINT = """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -16,11 +17,11 @@ import psycopg
 from django.db import connection
 
 from metering import storage
-from metering.corrections import quantity_changes
+from metering.corrections import foreseeing, quantity_changes
 from metering.models import UsageBackfill
-from metering.usage_backfills import deciding, foreseeing, plan, work
+from metering.usage_backfills import deciding, plan, work
 from metering.usage_backfills.deciding import Item, Outcome
-from metering.usage_backfills.errors import UsageBackfillTooLarge
+from metering.usage_backfills.errors import UsageBackfillBeingPreviewed, UsageBackfillTooLarge
 from metering.usage_backfills.records import Kind, State
 
 # So many of those that are left out are listed before the closing.
@@ -39,11 +40,19 @@ class LeftOut(NamedTuple):
     detail: str
 
 
+def one_moment(backfill_id: int) -> AbstractContextManager[None]:
+    """Read a backfill, and all that it would meet, as of one moment (see `foreseeing`).
+
+    Raises: UsageBackfillBeingPreviewed.
+    """
+    return foreseeing.one_moment(backfill_id, what="usage_backfill", being_previewed=UsageBackfillBeingPreviewed)
+
+
 def preview_closing(backfill: UsageBackfill, *, at: datetime) -> tuple[dict[str, Any], list[LeftOut]]:
     """Return what the closing would come to, and which of the events filled in would be left out, up to 10,000.
 
     The former are events by what becomes of them, and quantities before and after by month. To be called within
-    `foreseeing.one_moment`.
+    `one_moment`.
 
     Raises: UsageBackfillTooLarge, also where it takes too long.
     """
@@ -54,7 +63,7 @@ def preview_closing(backfill: UsageBackfill, *, at: datetime) -> tuple[dict[str,
     states: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     left_out: list[LeftOut] = []
-    for waiting in deciding.all_waiting_items(backfill, foreseeing.WAITING):
+    for waiting in deciding.all_waiting_items(backfill, plan.FORESEEN_WAITING):
         outcomes = _foresee(backfill, waiting, at=at)
         states.update(each.state for each in outcomes.values())
         wrong = [(item, outcomes[item.id]) for item in waiting if outcomes[item.id].state == State.LEFT_OUT]
@@ -92,7 +101,7 @@ def _note(
 
 
 def preview_revert(backfill: UsageBackfill, *, at: datetime) -> dict[str, Any]:
-    """Return what the revert would come to; to be called within `foreseeing.one_moment`.
+    """Return what the revert would come to; to be called within `one_moment`.
 
     Raises: UsageBackfillTooLarge where it takes too long.
     """

@@ -13,7 +13,7 @@ from accounts.models import Customer
 from metering import rollups, tasks
 from metering.meters.meters import change_meter
 from metering.models import Meter, UsageBackfill, UsageEvent, UsageSeries
-from metering.usage_backfills import deciding, decisions, foreseeing, preview
+from metering.usage_backfills import deciding, decisions, preview
 from metering.usage_backfills.errors import UsageBackfillBeingPreviewed, UsageBackfillChanged
 from tests import make_accounts, make_corrections
 from tests import make_metering as make
@@ -89,7 +89,7 @@ def test_nobody_waits_for_the_preview_of_a_closing(customer: Customer) -> None:
     backfill = replacing()
     staged(backfill, event("same", "2"), event("said otherwise", "4"), event("new"), event("other", "7", disk="b"))
 
-    with foreseeing.one_moment(backfill.pk):
+    with preview.one_moment(backfill.pk):
         found, _ = preview.preview_closing(backfill, at=NOON)
         in_parallel(work_of_others, lambda: staged(backfill, event("there"), event("more")))
 
@@ -103,7 +103,7 @@ def test_nobody_waits_for_the_preview_of_a_revert(customer: Customer) -> None:
     staged(backfill, event("filled in", disk="d"))
     closed(backfill)
 
-    with foreseeing.one_moment(backfill.pk):
+    with preview.one_moment(backfill.pk):
         found = preview.preview_revert(UsageBackfill.objects.get(pk=backfill.pk), at=NOON)
         in_parallel(work_of_others, lambda: make_corrections.voided("filled in"))
 
@@ -116,7 +116,7 @@ def test_a_preview_is_of_the_moment_at_which_it_began(customer: Customer) -> Non
     backfill = opened()
     staged(backfill, event("new", "5"))
 
-    with foreseeing.one_moment(backfill.pk):
+    with preview.one_moment(backfill.pk):
         seen = UsageBackfill.objects.get(pk=backfill.pk)
         in_parallel(lambda: make.ingested(event("new", "5"), event("unheard of", "1000")))
         found, _ = preview.preview_closing(seen, at=NOON)
@@ -154,7 +154,7 @@ def test_two_do_not_preview_one_backfill_at_once(customer: Customer, analyst: Ac
         tasks.preview_usage_backfills()
         asked_at.append(UsageBackfill.objects.get(pk=backfill.pk).preview_asked_at)
 
-    with foreseeing.one_moment(backfill.pk):
+    with preview.one_moment(backfill.pk):
         in_parallel(refuse_a_person)
         in_parallel(leave_it_to_the_other)
 
@@ -234,5 +234,5 @@ def test_a_person_who_asks_twice_learns_that_it_is_being_worked_out(customer: Cu
         with pytest.raises(UsageBackfillBeingPreviewed, match="already"):
             decisions.ask_preview(backfill_id=backfill.pk, actor=analyst, at=NOON)
 
-    with foreseeing.one_moment(backfill.pk):
+    with preview.one_moment(backfill.pk):
         in_parallel(ask)

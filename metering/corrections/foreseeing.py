@@ -22,7 +22,6 @@ from metering.corrections.quantity_changes import ROWS_KEPT, Touched
 from metering.counting import Counted, SeriesKey
 from metering.ingestion import Admitted, series_of_each, sort_out
 from metering.recount import READINGS_AS_ASKED
-from metering.usage_backfills.errors import UsageBackfillBeingPreviewed
 
 TABLES: Final = "foreseen_"
 _CLAIM: Final = "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))"
@@ -50,29 +49,11 @@ _MAKE = """
 """
 
 
-# The events to settle as they would lie there, were the closing to begin: in the order in which it settles them.
-WAITING: Final = """
-    SELECT item.id, item.kind, item.key, item.content_hash, item.customer_id, item.time, item.event_id, item.type,
-           item.subject, item.data::text, met.customer_id AS there_customer_id, met.time AS there_time
-    FROM metering_usagebackfillitem AS item LEFT JOIN foreseen_met AS met ON met.id = item.id
-    WHERE item.backfill_id = %s AND item.state = 'waiting'
-    UNION ALL
-    SELECT id, 'there', key, NULL, customer_id, time, '', '', '', NULL, NULL, NULL FROM foreseen_not_sent
-    ORDER BY customer_id, time, key
-"""
-
-
 @contextmanager
-def one_moment(
-    pk: int,
-    *,
-    what: str = "usage_backfill",
-    being_previewed: type[CountinghouseError] = UsageBackfillBeingPreviewed,
-) -> Iterator[None]:
+def one_moment(pk: int, *, what: str, being_previewed: type[CountinghouseError]) -> Iterator[None]:
     """Read all within as of one moment, into tables that are gone afterwards; nothing that others see is written.
 
-    Only one session at a time does so for a backfill, or for what else the id is of. Within another transaction it
-    reads as that one does.
+    Only one session at a time does so for what the id is of. Within another transaction it reads as that one does.
 
     Raises: `being_previewed`.
     """
