@@ -143,11 +143,14 @@ def _successor_of(event: Stored, correction_id: int) -> str:
 
 
 class Ground(Protocol):
-    """What a correction finds and takes; its preview only looks."""
+    """What a correction or a backfill finds and takes; its preview only looks."""
 
     @property
     def cursor(self) -> psycopg.Cursor[Any]:
         """The cursor by which it looks."""
+
+    def known(self, keys: Mapping[str, object]) -> dict[str, str]:
+        """Return what the identities among these that are taken said."""
 
     def take(self, hashes: Mapping[str, str]) -> set[str]:
         """Take identities (key to content hash), and return the keys that were free."""
@@ -164,10 +167,13 @@ class Ground(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Taking:
-    """Takes what a correction needs, until its transaction ends."""
+    """Takes identities and room for series for a batch, and holds the events that it changes."""
 
     cursor: psycopg.Cursor[Any]
     batch_id: int
+
+    def known(self, keys: Mapping[str, object]) -> dict[str, str]:
+        return storage.content_hashes(self.cursor, keys)
 
     def take(self, hashes: Mapping[str, str]) -> set[str]:
         return storage.take_identities(self.cursor, hashes, batch_id=self.batch_id)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from django.db import connection
 
-from metering.reading.usage import UnseenWindow
+from metering.reading.usage import BATCHES_UNSEEN, UnseenWindow
 
 
 class UnseenSeries(NamedTuple):
@@ -21,16 +21,8 @@ class UnseenSeries(NamedTuple):
 
 
 # As `usage.windows_with_unseen_usage`, and of the few facts that came late each series that they count, or counted, in.
-_UNSEEN = """
-    WITH asked AS MATERIALIZED (
-        SELECT position, customer_id, starts_at, ends_at, snapshot::pg_snapshot AS snapshot
-        FROM unnest(%s::int[], %s::bigint[], %s::timestamptz[], %s::timestamptz[], %s::text[])
-            AS asked(position, customer_id, starts_at, ends_at, snapshot)
-    ), batch AS MATERIALIZED (
-        SELECT id, transaction_id::text::xid8 AS transaction_id FROM metering_usagebatch
-        WHERE transaction_id >= (SELECT min(pg_snapshot_xmin(snapshot)::text::bigint) FROM asked)
-          AND earliest_at < (SELECT max(ends_at) FROM asked)
-    ), late AS MATERIALIZED (
+_UNSEEN = f"""
+    {BATCHES_UNSEEN.strip()}, late AS MATERIALIZED (
         SELECT DISTINCT fact.customer_id, fact.series_id, fact.time, batch.transaction_id FROM (
             SELECT customer_id, time, batch_id, unnest(series_ids) AS series_id FROM usage_event
             WHERE batch_id >= (SELECT min(id) FROM batch) AND time < (SELECT max(ends_at) FROM asked)
@@ -46,7 +38,7 @@ _UNSEEN = """
     JOIN metering_meter AS meter ON meter.id = series.meter_id
     WHERE late.time >= asked.starts_at OR meter.aggregation = 'gauge'
     ORDER BY asked.position, series.id
-"""
+"""  # noqa: S608 -- built from constants
 
 
 def unseen_series(windows: Sequence[UnseenWindow]) -> list[UnseenSeries]:

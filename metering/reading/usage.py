@@ -388,7 +388,7 @@ class UnseenWindow:
 # No batch older than the oldest snapshot's horizon can be unseen, and few of the younger ones reach back into a closed
 # period; their events lie together in the blocks that were written last. A level that was read before a window may
 # hold in it; whether it does is not asked, for looking at one window too many costs no cent.
-_UNSEEN = """
+BATCHES_UNSEEN = """
     WITH asked AS MATERIALIZED (
         SELECT position, customer_id, starts_at, ends_at, snapshot::pg_snapshot AS snapshot
         FROM unnest(%s::int[], %s::bigint[], %s::timestamptz[], %s::timestamptz[], %s::text[])
@@ -397,7 +397,10 @@ _UNSEEN = """
         SELECT id, transaction_id::text::xid8 AS transaction_id FROM metering_usagebatch
         WHERE transaction_id >= (SELECT min(pg_snapshot_xmin(snapshot)::text::bigint) FROM asked)
           AND earliest_at < (SELECT max(ends_at) FROM asked)
-    ), late AS MATERIALIZED (
+    )
+"""
+_UNSEEN = f"""
+    {BATCHES_UNSEEN.strip()}, late AS MATERIALIZED (
         SELECT event.customer_id, event.time, batch.transaction_id, false AS is_level
         FROM usage_event AS event JOIN batch ON batch.id = event.batch_id
         WHERE event.batch_id >= (SELECT min(id) FROM batch)
@@ -426,7 +429,7 @@ _UNSEEN = """
           AND NOT pg_visible_in_snapshot(late.transaction_id, asked.snapshot)
     )
     ORDER BY position
-"""
+"""  # noqa: S608 -- built from constants
 
 
 def windows_with_unseen_usage(windows: Sequence[UnseenWindow]) -> list[int]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import psycopg
 from django.db import connection, transaction
 
-from metering.corrections.correction_events import Place, Stored
+from metering.corrections.correction_events import Ground, Place, Stored
 from metering.corrections.correction_work import Amendment
 from metering.counting import Counted, Problem, Reason
 from metering.events import MAX_NAME_LENGTH, Event, read_events
@@ -52,22 +52,6 @@ class Outcome(NamedTuple):
     customer_id: int | None = None
     batch_id: int | None = None
     new_key: str | None = None
-
-
-class Ground(Protocol):
-    """What a run finds, and what it takes."""
-
-    def known(self, keys: Mapping[str, object]) -> dict[str, str]:
-        """Return what the identities among these that are taken said."""
-
-    def take(self, hashes: Mapping[str, str]) -> set[str]:
-        """Take identities (key to content hash), and return the keys that were free."""
-
-    def stored(self, places: Sequence[Place]) -> dict[str, Stored]:
-        """Return the events that lie there, by key, as they count by now."""
-
-    def admit(self, counted: Sequence[Counted]) -> Admitted:
-        """Name the series of these events, and sort out those that there is no room for."""
 
 
 @dataclass(slots=True)

@@ -6,7 +6,6 @@ The order of locks is that of corrections: months, identities, events, the limit
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -16,10 +15,10 @@ from django.db import connection
 from accounts.access import Actor
 from metering import recount, storage
 from metering.completeness import receipts
-from metering.corrections.correction_events import Place, Stored, stored_events
+from metering.corrections.correction_events import Taking
 from metering.corrections.correction_work import Amendment, insert_amendments
 from metering.counting import Counted
-from metering.ingestion import Admitted, admit, store_counted
+from metering.ingestion import Admitted, store_counted
 from metering.models import UsageBackfill, UsageBatch
 from metering.usage_backfills.deciding import Item, Outcome, Plan, decide, judged, until_all_have_room
 from metering.usage_backfills.records import State
@@ -38,26 +37,6 @@ def settle(backfill: UsageBackfill, items: Sequence[Item], *, actor: Actor, at: 
     return [outcomes[item.id] for item in items]
 
 
-@dataclass(frozen=True, slots=True)
-class _Taking:
-    """Takes identities and room for series for a batch, and holds the events that it changes."""
-
-    cursor: psycopg.Cursor[Any]
-    batch_id: int
-
-    def known(self, keys: Mapping[str, object]) -> dict[str, str]:
-        return storage.content_hashes(self.cursor, keys)
-
-    def take(self, hashes: Mapping[str, str]) -> set[str]:
-        return storage.take_identities(self.cursor, hashes, batch_id=self.batch_id)
-
-    def stored(self, places: Sequence[Place]) -> dict[str, Stored]:
-        return stored_events(places, lock=True)
-
-    def admit(self, counted: Sequence[Counted]) -> Admitted:
-        return admit(self.cursor, counted)
-
-
 def _settle(
     backfill: UsageBackfill, items: Sequence[Item], too_many: Mapping[str, str], *, actor: Actor, at: datetime
 ) -> dict[int, Outcome]:
@@ -68,7 +47,7 @@ def _settle(
         batch_id = storage.begin_batch(cursor, months=months)
         with connection.cursor() as plain:
             recount.hold_partitions(plain)
-        plan = decide(cursor, _Taking(cursor, batch_id), backfill, items, results)
+        plan = decide(cursor, Taking(cursor, batch_id), backfill, items, results)
         replaced_by = _store(cursor, plan, batch_id, backfill, actor=actor, at=at)
     if amended := [*plan.amendments, *plan.replaced]:
         recount.recount(spans=recount.spans_of([(place.customer_id, place.time) for place, _, _ in amended]))
